@@ -1,0 +1,1 @@
+"""The configuration: one documented tree of defaults, YAML files over it, ``KEY VALUE`` pairs over those."""
