@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from typing import Any
 
 import yaml
 from fvcore.common.config import CfgNode as _FvcoreCfgNode
-from yacs.config import _decode_cfg_value
 
 BASE_KEY = "_BASE_"
 
@@ -54,7 +52,7 @@ class CfgNode(_FvcoreCfgNode):
             _merge(self, _read_yaml(path), where=path, prefix="")
 
     def merge_from_list(self, cfg_list: list[str]) -> None:
-        """Override values by ``["KEY", value, "KEY", value, ...]``, strings being parsed as Python literals.
+        """Override values by ``["KEY", value, "KEY", value, ...]``; strings are read as YAML, as in a file.
 
         Raises:
             ValueError: a key without a value, an unknown key or a wrong type.
@@ -123,12 +121,23 @@ def _suggestion(node: CfgNode, key: str, prefix: str) -> str:
     return f"; did you mean {prefix}{close[0]}?" if close else f"; allowed here: {', '.join(sorted(node))}"
 
 
+def _decode(value: Any) -> Any:
+    """Return what a string from the command line means, by the rules of the YAML files."""
+    if not isinstance(value, str):
+        return value
+    try:
+        decoded = yaml.safe_load(value)
+        # YAML 1.1 reads 1e-4 (without a dot) as a string.
+        return float(decoded) if isinstance(decoded, str) else decoded
+    except (yaml.YAMLError, ValueError):
+        return value
+
+
 def _coerce(value: Any, default: Any, where: str) -> Any:
     """Return ``value`` in the type of ``default``; only int -> float and tuple -> list convert."""
     if isinstance(value, dict):
         raise ValueError(f"{where} takes a {type(default).__name__}, found a section: {value!r}")
-    # YAML 1.1 reads 1e-4 as a string, and the command line gives strings only: parse those as Python literals.
-    decoded = _decode_cfg_value(copy.deepcopy(value)) if not isinstance(default, str) else value
+    decoded = _decode(value) if not isinstance(default, str) else value
     if isinstance(decoded, tuple):
         decoded = list(decoded)
     if isinstance(default, float) and isinstance(decoded, int) and not isinstance(decoded, bool):
