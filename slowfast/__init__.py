@@ -1,0 +1,1 @@
+"""Training and testing of video-action-recognition models with Explicit Motion Information Mining (EMIM)."""

@@ -1,0 +1,185 @@
+"""UniFormer for video (arXiv 2201.09450), each attention block's kind being data.
+
+Dimension letters: ``B`` clips, ``C`` channels, ``T`` frames, ``H W`` pixels or tokens, ``K`` classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
+from itertools import cycle, islice
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from slowfast.models.attention import ATTENTIONS, EmimAttention
+from slowfast.models.build import MODEL_REGISTRY
+from slowfast.models.layers import AttentionBlock, AttentionFactory, ConvBlock, PatchEmbed
+from slowfast.ops.emim import check_window, get_backend
+
+
+@MODEL_REGISTRY.register()
+class Uniformer(nn.Module):
+    """Four stages of blocks: two of convolutions, two of attention.
+
+    Args:
+        num_classes: K.
+        embed_dim: channels per stage.
+        depth: blocks per stage.
+        attention: for stages 3 and 4, the attention of their blocks, repeated over the stage's depth from its first
+            block on. ``[[emim, joint], [emim, joint]]`` is EMIM's E-O pattern (arXiv 2510.18705, Table 8).
+        head_dim: channels per attention head; divides the channels of stages 3 and 4.
+        mlp_ratio: hidden width of the MLPs over their input width.
+        drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first.
+        temporal_downsample: halve the frame rate in the stem.
+        checkpoint_num: per stage, how many of its first blocks recompute their activations in the backward pass.
+
+    Raises:
+        ValueError: a list that does not have one entry per stage, or channels that are no multiple of ``head_dim``.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        embed_dim: Sequence[int],
+        depth: Sequence[int],
+        attention: Sequence[Sequence[AttentionFactory]],
+        head_dim: int = 64,
+        mlp_ratio: float = 4.0,
+        drop_path_rate: float = 0.0,
+        temporal_downsample: bool = False,
+        checkpoint_num: Sequence[int] = (0, 0, 0, 0),
+    ) -> None:
+        super().__init__()
+        _check_stages(embed_dim, depth, attention, head_dim, checkpoint_num)
+        self.checkpoint_num = tuple(checkpoint_num)
+
+        stem_stride = (2 if temporal_downsample else 1, 4, 4)
+        self.patch_embed1 = PatchEmbed(3, embed_dim[0], (3, 4, 4), stem_stride, padding=(1, 0, 0))
+        self.patch_embed2 = PatchEmbed(embed_dim[0], embed_dim[1], (1, 2, 2), (1, 2, 2))
+        self.patch_embed3 = PatchEmbed(embed_dim[1], embed_dim[2], (1, 2, 2), (1, 2, 2))
+        self.patch_embed4 = PatchEmbed(embed_dim[2], embed_dim[3], (1, 2, 2), (1, 2, 2))
+
+        drop_path = iter(torch.linspace(0, drop_path_rate, sum(depth), device="cpu").tolist())
+        for stage in (0, 1):
+            dim = embed_dim[stage]
+            blocks = [ConvBlock(dim, mlp_ratio, next(drop_path)) for _ in range(depth[stage])]
+            setattr(self, f"blocks{stage + 1}", nn.ModuleList(blocks))
+        for stage, pattern in ((2, attention[0]), (3, attention[1])):
+            dim = embed_dim[stage]
+            blocks = [
+                AttentionBlock(dim, make_attention(dim, dim // head_dim), mlp_ratio, next(drop_path))
+                for make_attention in islice(cycle(pattern), depth[stage])
+            ]
+            setattr(self, f"blocks{stage + 1}", nn.ModuleList(blocks))
+
+        self.norm = nn.BatchNorm3d(embed_dim[3])
+        self.head = nn.Linear(embed_dim[3], num_classes)
+        self._init_weights()
+
+    @classmethod
+    def from_config(cls, cfg) -> Uniformer:
+        """Build from the MODEL, UNIFORMER and EMIM sections.
+
+        Raises:
+            ValueError: naming the key, the value found and what is allowed.
+        """
+        get_backend(cfg.EMIM.BACKEND)
+        if len(cfg.EMIM.WINDOW) != 2:
+            raise ValueError(f"EMIM.WINDOW has one entry for stage 3 and one for stage 4, found {cfg.EMIM.WINDOW}")
+        attention = []
+        for stage, window in zip((3, 4), cfg.EMIM.WINDOW, strict=True):
+            check_window(window, f"EMIM.WINDOW for stage {stage}")
+            options = {
+                "joint": {},
+                "emim": {"window": window, "motion": cfg.EMIM.MOTION, "backend": cfg.EMIM.BACKEND},
+            }
+            names = cfg.UNIFORMER[f"STAGE{stage}_ATTENTION"]
+            if not names or not set(names) <= set(ATTENTIONS):
+                raise ValueError(f"UNIFORMER.STAGE{stage}_ATTENTION lists names from {list(ATTENTIONS)}, found {names}")
+            attention.append(
+                [partial(ATTENTIONS[name], qkv_bias=cfg.UNIFORMER.QKV_BIAS, **options[name]) for name in names]
+            )
+        return cls(
+            num_classes=cfg.MODEL.NUM_CLASSES,
+            embed_dim=cfg.UNIFORMER.EMBED_DIM,
+            depth=cfg.UNIFORMER.DEPTH,
+            attention=attention,
+            head_dim=cfg.UNIFORMER.HEAD_DIM,
+            mlp_ratio=cfg.UNIFORMER.MLP_RATIO,
+            drop_path_rate=cfg.UNIFORMER.DROP_DEPTH_RATE,
+            temporal_downsample=cfg.UNIFORMER.TEMPORAL_DOWNSAMPLE,
+            checkpoint_num=cfg.MODEL.CHECKPOINT_NUM,
+        )
+
+    def forward_stages(self, clips: torch.Tensor) -> list[torch.Tensor]:
+        """Return the maps after stages 1 to 4, (B, C_i, T', H_i, W_i) each, of clips (B, 3, T, H, W)."""
+        if clips.dim() != 5 or clips.shape[1] != 3:
+            raise ValueError(f"clips must be (B, 3, T, H, W), found {tuple(clips.shape)}")
+        maps = []
+        # Tokens are the rows of a channels-last map: in this layout attention blocks need no copies.
+        x = clips.contiguous(memory_format=torch.channels_last_3d)
+        for stage in range(1, 5):
+            x = getattr(self, f"patch_embed{stage}")(x)
+            for index, block in enumerate(getattr(self, f"blocks{stage}")):
+                recompute = torch.is_grad_enabled() and index < self.checkpoint_num[stage - 1]
+                x = _checkpointed(block, x) if recompute else block(x)
+            maps.append(x)
+        return maps
+
+    def forward_features(self, clips: torch.Tensor) -> torch.Tensor:
+        """Return the normalised map before pooling, (B, C_4, T', H / 32, W / 32), of clips (B, 3, T, H, W)."""
+        return self.norm(self.forward_stages(clips)[-1])
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        """Return logits (B, K) of clips (B, 3, T, H, W); never probabilities, in training and evaluation alike."""
+        return self.head(self.forward_features(clips).mean(dim=(2, 3, 4)))
+
+    def _init_weights(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, EmimAttention):
+                module.reset_motion()
+
+
+def _check_stages(embed_dim, depth, attention, head_dim, checkpoint_num) -> None:
+    for name, values, count in (
+        ("UNIFORMER.EMBED_DIM", embed_dim, 4),
+        ("UNIFORMER.DEPTH", depth, 4),
+        ("MODEL.CHECKPOINT_NUM", checkpoint_num, 4),
+        ("attention", attention, 2),
+    ):
+        if len(values) != count:
+            raise ValueError(f"{name} must have {count} entries, one per stage, found {list(values)}")
+    for dim in embed_dim[2:]:
+        if dim % head_dim:
+            raise ValueError(f"UNIFORMER.EMBED_DIM {dim} is not a multiple of UNIFORMER.HEAD_DIM {head_dim}")
+
+
+def _checkpointed(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Run ``block`` and drop its activations; the backward pass computes them again."""
+    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _FrozenStatistics(block)))
+
+
+class _FrozenStatistics:
+    """Context of the recomputation: batch norms leave their running statistics alone.
+
+    The first forward pass has already updated them; without this every step would count twice.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        self.norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm3d)]
+
+    def __enter__(self) -> None:
+        for norm in self.norms:
+            norm.track_running_stats = not norm.training
+
+    def __exit__(self, *_) -> None:
+        for norm in self.norms:
+            norm.track_running_stats = True

@@ -1,0 +1,1 @@
+"""Operators, one folder each: a reference that is the definition, and faster implementations of it."""
