@@ -1,0 +1,1 @@
+"""Training, evaluation and what surrounds them: checkpoints, results, the run itself."""

@@ -1,0 +1,141 @@
+"""Checkpoints: written whole or not at all, found again, loaded without running code from them."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import re
+import tempfile
+
+import torch
+import yaml
+from torch import nn
+
+from slowfast.models.pretrained import read_checkpoint
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "checkpoints"
+BEST = "best.pyth"
+# Older epoch checkpoints are removed; the one before the newest stays in case the newest is damaged.
+NUM_KEPT = 2
+
+
+def save_checkpoint(output_dir: str, state: dict, is_best: bool) -> str:
+    """Write ``state`` (plain data and tensors, with key ``epoch``) atomically and return its path.
+
+    A crash while writing leaves the older checkpoints as they are.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written, naming the path.
+    """
+    folder = os.path.join(output_dir, FOLDER)
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, f"epoch_{state['epoch']:05d}.pyth")
+    _write_atomically(path, state)
+    if is_best:
+        _write_atomically(os.path.join(folder, BEST), state)
+    for old in list_checkpoints(output_dir)[NUM_KEPT:]:
+        os.remove(old)
+    return path
+
+
+def list_checkpoints(output_dir: str) -> list[str]:
+    """Return the epoch checkpoints of a run, newest first."""
+    paths = glob.glob(os.path.join(glob.escape(os.path.join(output_dir, FOLDER)), "epoch_*.pyth"))
+    return sorted((path for path in paths if re.search(r"epoch_\d+\.pyth$", path)), reverse=True)
+
+
+def read_newest(output_dir: str) -> tuple[str, dict] | None:
+    """Return path and content of the newest readable checkpoint of a run; None if it has none.
+
+    A damaged one is reported and the one before it is used.
+
+    Raises:
+        ValueError: there are checkpoints, but none can be read.
+    """
+    paths = list_checkpoints(output_dir)
+    for path in paths:
+        try:
+            return path, read_checkpoint(path)
+        except ValueError as error:
+            logger.warning("%s; trying the checkpoint before it", error)
+    if paths:
+        raise ValueError(f"none of the checkpoints in {output_dir} can be read; remove them or change OUTPUT_DIR")
+    return None
+
+
+def checkpoint_to_test(output_dir: str, configured: str) -> str:
+    """Return the checkpoint to test: ``configured`` if given, else the run's best, else its newest.
+
+    Raises:
+        FileNotFoundError: there is none, saying what to do.
+    """
+    if configured:
+        return configured
+    best = os.path.join(output_dir, FOLDER, BEST)
+    candidates = [path for path in [best, *list_checkpoints(output_dir)] if os.path.isfile(path)]
+    if not candidates:
+        raise FileNotFoundError(
+            f"no checkpoint in {os.path.join(output_dir, FOLDER)}: train first, or set TEST.CHECKPOINT_FILE_PATH"
+        )
+    return candidates[0]
+
+
+def load_model_state(model: nn.Module, state: dict[str, torch.Tensor], path: str) -> None:
+    """Fill ``model`` with every tensor of a checkpoint.
+
+    Raises:
+        ValueError: a tensor is missing, unexpected or of another shape: the checkpoint of another architecture.
+    """
+    target = model.state_dict()
+    problems = [f"missing {name}" for name in target if name not in state]
+    problems += [f"unexpected {name}" for name in state if name not in target]
+    problems += [
+        f"{name} is {tuple(state[name].shape)} in the file, {tuple(target[name].shape)} in the model"
+        for name in target
+        if name in state and state[name].shape != target[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise ValueError(
+            f"{path} is a checkpoint of another architecture than the configuration describes: "
+            f"{'; '.join(problems[:5])}{more}. To start from its weights instead, use MODEL.PRETRAINED"
+        )
+    model.load_state_dict(state)
+
+
+def changed_settings(old: str, new: str) -> list[str]:
+    """Return "KEY: old -> new" for every setting in which two dumped configurations differ."""
+    old_settings, new_settings = _flatten(yaml.safe_load(old)), _flatten(yaml.safe_load(new))
+    keys = sorted(old_settings.keys() | new_settings.keys())
+    return [
+        f"{key}: {old_settings.get(key, 'not set')} -> {new_settings.get(key, 'not set')}"
+        for key in keys
+        if old_settings.get(key) != new_settings.get(key)
+    ]
+
+
+def _flatten(tree: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in tree.items():
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+def _write_atomically(path: str, state: dict) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".writing_")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        # torch reports a full disk as a RuntimeError of its zip writer.
+        if isinstance(error, (OSError, RuntimeError)):
+            raise OSError(f"checkpoint {path} could not be written: {error}") from error
+        raise

@@ -1,0 +1,109 @@
+"""Scores of every view of every video, each exactly once, over any number of processes."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from slowfast.engine.precision import autocast
+from slowfast.utils.distributed import Process, gather_to_main
+from slowfast.utils.logging import progress_bar
+
+logger = logging.getLogger(__name__)
+
+ON_BAD_VIDEO = ("error", "count_wrong")
+
+
+@dataclass
+class ViewScores:
+    """Logits of all views, (M videos, V views, K classes), NaN for videos that could not be decoded; labels (M,)."""
+
+    logits: np.ndarray
+    labels: np.ndarray
+    bad_videos: list[dict[str, str]]
+
+
+@torch.no_grad()
+def score_views(
+    model: nn.Module,
+    loader: DataLoader,
+    process: Process,
+    precision: str,
+    on_bad_video: str,
+    description: str,
+) -> ViewScores | None:
+    """Run the model over all views of the loader's data set.
+
+    Args:
+        model: returns logits (B, K) of clips (B, 3, T, H, W).
+        loader: this process's share of the views.
+        process: this process.
+        precision: fp32, bf16 or fp16.
+        on_bad_video: error | count_wrong.
+        description: label of the progress bar.
+
+    Returns:
+        All scores on the main process, None on the others.
+
+    Raises:
+        ValueError: a video cannot be decoded and ``on_bad_video`` is error, or it is neither of the two.
+        RuntimeError: a view was scored twice or not at all.
+    """
+    if on_bad_video not in ON_BAD_VIDEO:
+        raise ValueError(f"TEST.ON_BAD_VIDEO must be one of {', '.join(ON_BAD_VIDEO)}, found {on_bad_video!r}")
+    was_training = model.training
+    model.eval()
+    videos, views, logits, bad_videos = [], [], [], []
+    for batch in progress_bar(loader, len(loader), description, process.is_main):
+        for bad in batch.bad:
+            if on_bad_video == "error":
+                raise ValueError(
+                    f"{bad.path} cannot be decoded: {bad.reason}. Remove it from the list, or set "
+                    "TEST.ON_BAD_VIDEO count_wrong to score such videos as wrong"
+                )
+            bad_videos.append((bad.video_index, bad.path, bad.reason))
+        if len(batch.clips) == 0:
+            continue
+        with autocast(precision, process.device):
+            scores = model(batch.clips.to(process.device, non_blocking=True))
+        videos.append(batch.video_index.numpy())
+        views.append(batch.view.numpy())
+        logits.append(scores.float().cpu().numpy())
+    model.train(was_training)
+
+    shares = gather_to_main((videos, views, logits, bad_videos))
+    return None if shares is None else _assemble(shares, loader.dataset)
+
+
+def _assemble(shares: list[tuple], dataset) -> ViewScores:
+    bad = {index: (path, reason) for share in shares for index, path, reason in share[3]}
+    videos, views, logits = (
+        [array for share in shares for array in share[part]] for part in range(3)
+    )
+    num_classes = logits[0].shape[1] if logits else 1
+    table = np.full((dataset.num_videos, dataset.num_views, num_classes), np.nan, dtype=np.float32)
+    times_scored = np.zeros((dataset.num_videos, dataset.num_views), dtype=np.int64)
+    for video, view, scores in zip(videos, views, logits, strict=True):
+        table[video, view] = scores
+        np.add.at(times_scored, (video, view), 1)
+
+    # A video with one undecodable clip is bad as a whole: the sum over its other views is no score of the protocol.
+    table[list(bad)] = np.nan
+    good = np.ones(dataset.num_videos, dtype=bool)
+    good[list(bad)] = False
+    if not (times_scored[good] == 1).all():
+        wrong = np.argwhere((times_scored != 1) & good[:, None])
+        video, view = wrong[0]
+        raise RuntimeError(
+            f"{len(wrong)} views were not scored exactly once, the first one view {view} of video {video} "
+            f"({times_scored[video, view]} times)"
+        )
+    for path, reason in bad.values():
+        logger.warning("not decodable, counted as wrong: %s: %s", path, reason)
+    bad_videos = [{"path": path, "reason": reason} for path, reason in bad.values()]
+    return ViewScores(table, np.asarray(dataset.labels), bad_videos)

@@ -1,0 +1,1 @@
+"""Pictures of arrays; nothing here reads a configuration."""

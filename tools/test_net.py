@@ -1,0 +1,11 @@
+"""Test a checkpoint over several views: python tools/test_net.py --cfg FILE [KEY VALUE ...]."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from slowfast.engine.run import main  # noqa: E402  (the repository must be on the path first)
+
+if __name__ == "__main__":
+    sys.exit(main(tasks=("test",), description=__doc__))

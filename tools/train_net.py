@@ -1,0 +1,11 @@
+"""Train the model of a configuration: python tools/train_net.py --cfg FILE [KEY VALUE ...]."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from slowfast.engine.run import main  # noqa: E402  (the repository must be on the path first)
+
+if __name__ == "__main__":
+    sys.exit(main(tasks=("train",), description=__doc__))
