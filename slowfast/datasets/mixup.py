@@ -1,0 +1,172 @@
+"""Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) of a batch of clips and labels, label smoothing.
+
+Dimension letters: `B` clips, `T` frames, `H W` height and width (px), `K` classes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from slowfast.config.parser import CfgNode
+
+
+class Mixup:
+    """Mix every clip of a batch, and its target, with a partner: clip i with clip B-1-i, one share for all.
+
+    In a batch that holds two copies of each video side by side, partners are different videos, but for the
+    middle one of an odd number of videos.
+
+    Args:
+        alpha: of the Beta(alpha, alpha) distribution of mixup's share; 0 switches mixup off.
+        cutmix_alpha: the same for CutMix.
+        prob: probability of mixing a batch.
+        switch_prob: probability of CutMix, where both are on.
+        label_smoothing: weight of the uniform distribution in the targets, also where nothing is mixed.
+        num_classes: K.
+    """
+
+    def __init__(
+        self,
+        alpha: float,
+        cutmix_alpha: float,
+        prob: float,
+        switch_prob: float,
+        label_smoothing: float,
+        num_classes: int,
+    ) -> None:
+        assert prob == 0 or alpha > 0 or cutmix_alpha > 0, "nothing to mix with"
+        self.alpha = alpha
+        self.cutmix_alpha = cutmix_alpha
+        self.prob = prob
+        self.switch_prob = switch_prob
+        self.label_smoothing = label_smoothing
+        self.num_classes = num_classes
+
+    def __call__(
+        self, clips: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mix one batch.
+
+        Args:
+            clips: float of shape (B, 3, T, H, W), on any device; not changed.
+            labels: integers of shape (B,), on the same device.
+            rng: source of every random number.
+
+        Returns:
+            The mixed clips (``clips`` itself if nothing was mixed) and float32 targets of shape (B, K), rows
+            summing to one.
+        """
+        targets = smooth_one_hot(labels, self.num_classes, self.label_smoothing)
+        if rng.random() >= self.prob:
+            return clips, targets
+        use_cutmix = self.cutmix_alpha > 0 and (self.alpha == 0 or rng.random() < self.switch_prob)
+        alpha = self.cutmix_alpha if use_cutmix else self.alpha
+        share = float(rng.beta(alpha, alpha))
+        if use_cutmix:
+            clips, share = _cutmix(clips, share, rng)
+        elif share < 1:
+            clips = clips.flip(0).lerp_(clips, share)  # the flipped copy is the only one made
+        if share < 1:
+            targets = targets.flip(0).lerp_(targets, share)
+        return clips, targets
+
+
+def draw_cutmix_box(
+    rng: np.random.Generator, share: float, height: int, width: int
+) -> tuple[int, int, int, int]:
+    """Draw the box that CutMix pastes: sides sqrt(1 - share) of the frame's, uniform centre, clipped.
+
+    Returns:
+        (top, bottom, left, right) in px, bottom and right exclusive; the box can be empty.
+    """
+    ratio = math.sqrt(1 - share)
+    half_height, half_width = int(height * ratio) // 2, int(width * ratio) // 2
+    centre_y, centre_x = int(rng.integers(height)), int(rng.integers(width))
+    top, bottom = max(centre_y - half_height, 0), min(centre_y + half_height, height)
+    left, right = max(centre_x - half_width, 0), min(centre_x + half_width, width)
+    return top, bottom, left, right
+
+
+def _cutmix(clips: torch.Tensor, share: float, rng: np.random.Generator) -> tuple[torch.Tensor, float]:
+    """Paste one box of the partner into all frames; return the clips and the share that stays."""
+    height, width = clips.shape[-2:]
+    top, bottom, left, right = draw_cutmix_box(rng, share, height, width)
+    box_area = (bottom - top) * (right - left)
+    if box_area == 0:
+        return clips, 1.0
+    mixed = clips.clone()
+    mixed[..., top:bottom, left:right] = clips[..., top:bottom, left:right].flip(0)
+    return mixed, 1 - box_area / (height * width)
+
+
+def smooth_one_hot(labels: torch.Tensor, num_classes: int, smoothing: float) -> torch.Tensor:
+    """Label smoothing (arXiv 1512.00567): 1 - s + s/K for the label, s/K for the other classes.
+
+    Args:
+        labels: integers of shape (B,).
+        num_classes: K.
+        smoothing: s, 0 for plain one-hot rows.
+
+    Returns:
+        float32 of shape (B, K), on the device of ``labels``.
+    """
+    off = smoothing / num_classes
+    targets = torch.full((len(labels), num_classes), off, dtype=torch.float32, device=labels.device)
+    return targets.scatter_(1, labels.long().unsqueeze(1), 1 - smoothing + off)
+
+
+def merged_accuracy_target(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores and labels for the accuracy of a mixed batch: a clip of two classes is right with either.
+
+    The probability of the second largest class of the target is moved to the largest. Targets of one class
+    alone, as when nothing was mixed or both partners have the same label, leave the scores as they are.
+
+    Args:
+        logits: of shape (B, K), K >= 2.
+        targets: of shape (B, K), smoothed and perhaps mixed.
+
+    Returns:
+        Scores of shape (B, K), float32 probabilities without a gradient, and labels of shape (B,).
+    """
+    scores = F.softmax(logits.detach().float(), dim=1)
+    values, classes = targets.topk(2, dim=1)
+    first, second = classes[:, :1], classes[:, 1:]
+    # Classes outside the mix all have the smallest value exactly; the second of topk may be any of these.
+    is_mixed = values[:, 1:] > targets.amin(dim=1, keepdim=True)
+    moved = scores.gather(1, second) * is_mixed
+    scores = scores.scatter_add(1, first, moved).scatter_add(1, second, -moved)
+    return scores, first.squeeze(1)
+
+
+def build_mixup(cfg: CfgNode) -> Mixup:
+    """Build the mixing of training batches from MIXUP; with MIXUP.ENABLE off it only smooths the labels.
+
+    Raises:
+        ValueError: a value out of its range, or nothing left to mix with; the message names the keys.
+    """
+    mixup = cfg.MIXUP
+    for key in ("ALPHA", "CUTMIX_ALPHA"):
+        if not 0 <= mixup[key] < math.inf:
+            raise ValueError(f"MIXUP.{key} is {mixup[key]}; allowed: a positive number, or 0 for off")
+    for key in ("PROB", "SWITCH_PROB"):
+        if not 0 <= mixup[key] <= 1:
+            raise ValueError(f"MIXUP.{key} is {mixup[key]}; allowed: 0 to 1")
+    if not 0 <= mixup.LABEL_SMOOTH_VALUE < 1:
+        raise ValueError(f"MIXUP.LABEL_SMOOTH_VALUE is {mixup.LABEL_SMOOTH_VALUE}; allowed: 0 to less than 1")
+    if mixup.ENABLE and mixup.ALPHA == 0 and mixup.CUTMIX_ALPHA == 0:
+        raise ValueError(
+            "MIXUP.ALPHA and MIXUP.CUTMIX_ALPHA are both 0, so nothing can be mixed; "
+            "allowed: one of them positive, or MIXUP.ENABLE False"
+        )
+    return Mixup(
+        alpha=mixup.ALPHA,
+        cutmix_alpha=mixup.CUTMIX_ALPHA,
+        prob=mixup.PROB if mixup.ENABLE else 0.0,
+        switch_prob=mixup.SWITCH_PROB,
+        label_smoothing=mixup.LABEL_SMOOTH_VALUE,
+        num_classes=cfg.MODEL.NUM_CLASSES,
+    )
