@@ -38,6 +38,9 @@ _C.DATA.LABEL_PATH_TEMPLATE = "{}.csv"
 # Separator between the fields of a list line: auto (comma, tab or space, detected per file) | "," | "\t" | " ".
 _C.DATA.PATH_LABEL_SEPARATOR = "auto"
 
+# Where the data set comes from and how to prepare it; part of the error when its list files are missing.
+_C.DATA.MISSING_HINT = ""
+
 # Text file with one class name a line, in label order; "" means classes.txt beside the lists if it exists, else no names.
 _C.DATA.CLASS_NAMES_FILE = ""
 
@@ -86,7 +89,7 @@ _C.AUG = CfgNode()
 # Augmented copies of every decoded video (repeated augmentation, arXiv 1901.09335).
 _C.AUG.NUM_SAMPLE = 2
 
-# RandAugment (arXiv 1909.13719), the same operations for all frames of a clip: "" (off) or rand-mM-nN[-mstdS][-incI],
+# RandAugment (arXiv 1909.13719), the same operations for all frames of a clip: "" (off) or rand-mM-nN[-mstdS][-inc1],
 # M magnitude 0 to 10, N operations, S standard deviation of the magnitude, inc1 the increasing-severity set.
 _C.AUG.AA_TYPE = "rand-m7-n4-mstd0.5-inc1"
 
@@ -134,6 +137,9 @@ _C.MODEL.NUM_CLASSES = 174
 # Weights to start from: .pth or .safetensors, 2-D (inflated) or video; "" trains from scratch.
 _C.MODEL.PRETRAINED = ""
 
+# Where PRETRAINED comes from; part of the error when it is missing.
+_C.MODEL.PRETRAINED_HINT = ""
+
 # Smallest share of the model's tensors (head aside) that PRETRAINED must fill, else loading is an error.
 _C.MODEL.PRETRAINED_MIN_MATCH = 0.5
 
@@ -176,7 +182,7 @@ _C.EMIM.WINDOW = [7, 7]
 # Add the motion features made from the affinities (Table 7).
 _C.EMIM.MOTION = True
 
-# Implementation: auto | reference (the definition) | dense (exact, fast on CPU).
+# Implementation: auto (the fastest that runs here) | reference (the definition) | dense (exact, fast on CPU).
 _C.EMIM.BACKEND = "auto"
 
 # ---------------------------------------------------------------- SOLVER
@@ -204,8 +210,9 @@ _C.TRAIN.ENABLE = True
 # Videos per optimisation step over all processes (each gives AUG.NUM_SAMPLE clips).
 _C.TRAIN.BATCH_SIZE = 32
 
-# Mixed precision: fp32 | bf16 | fp16 (with dynamic loss scaling).
-_C.TRAIN.PRECISION = "fp16"
+# Precision: auto (bf16 on GPUs that have it, fp16 on others, fp32 on CPU) | fp32 | bf16 | fp16 (dynamic loss scaling).
+# The paper's runs used fp16.
+_C.TRAIN.PRECISION = "auto"
 
 # Epochs between two validations and between two checkpoints; the last epoch always does both.
 _C.TRAIN.EVAL_PERIOD = 5
@@ -228,7 +235,7 @@ _C.TEST.NUM_SPATIAL_CROPS = 3
 # Checkpoint to test; "" means the best of OUTPUT_DIR.
 _C.TEST.CHECKPOINT_FILE_PATH = ""
 
-# Precision of validation and test: fp32 | bf16 | fp16.
+# Precision of validation and test: auto | fp32 | bf16 | fp16.
 _C.TEST.PRECISION = "fp32"
 
 # A video that cannot be decoded: error (stop, naming it) | count_wrong (scored as wrong and listed in the results).

@@ -76,7 +76,7 @@ def train(cfg, process: Process, recorder: Recorder) -> None:
     seed_everything(cfg.RNG_SEED)
     model = build_model(cfg)
     if cfg.MODEL.PRETRAINED:
-        load_pretrained(model, cfg.MODEL.PRETRAINED, cfg.MODEL.PRETRAINED_MIN_MATCH)
+        _load_pretrained(model, cfg)
     model.to(process.device)
     _describe(cfg, process, model, train_loader, val_loader, precision)
     training = Training(
@@ -281,6 +281,13 @@ def _share_buffers(model: nn.Module) -> None:
     if dist.is_initialized():
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
+
+
+def _load_pretrained(model: nn.Module, cfg) -> None:
+    try:
+        load_pretrained(model, cfg.MODEL.PRETRAINED, cfg.MODEL.PRETRAINED_MIN_MATCH)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"MODEL.PRETRAINED: {error}. {cfg.MODEL.PRETRAINED_HINT}".rstrip()) from error
 
 
 def _schedule(cfg) -> Callable[[float], float]:

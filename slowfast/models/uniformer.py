@@ -177,9 +177,10 @@ class _FrozenStatistics:
         self.norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm3d)]
 
     def __enter__(self) -> None:
+        self.saved = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
         for norm in self.norms:
-            norm.track_running_stats = not norm.training
+            norm.momentum, norm.num_batches_tracked = 0.0, None
 
     def __exit__(self, *_) -> None:
-        for norm in self.norms:
-            norm.track_running_stats = True
+        for norm, (momentum, num_batches) in zip(self.norms, self.saved, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, num_batches

@@ -1,0 +1,80 @@
+"""Reading configurations: inheritance, overrides, and mistakes that must not pass silently."""
+
+from pathlib import Path
+
+import pytest
+
+from slowfast.config.defaults import get_cfg
+
+ROOT = Path(__file__).parents[2]
+
+
+def write(folder, **files):
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return str(folder / f"{list(files)[-1]}.yaml")
+
+
+def test_later_files_win(tmp_path):
+    path = write(
+        tmp_path,
+        one="SOLVER: {MAX_EPOCH: 1, BASE_LR: 1e-3}\nOUTPUT_DIR: one\n",
+        two="SOLVER: {MAX_EPOCH: 2}\n",
+        recipe="_BASE_: [one.yaml, two.yaml]\nEMIM: {WINDOW: [5, 7]}\n",
+        experiment="_BASE_: recipe.yaml\nOUTPUT_DIR: experiment\n",
+    )
+    cfg = get_cfg()
+    cfg.merge_from_file(path)
+    cfg.merge_from_list(["EMIM.MOTION", "False", "SOLVER.WARMUP_EPOCHS", "3", "UNIFORMER.STAGE3_ATTENTION", "[joint]"])
+    assert (cfg.SOLVER.MAX_EPOCH, cfg.SOLVER.BASE_LR, cfg.OUTPUT_DIR) == (2, 1e-3, "experiment")
+    assert (cfg.EMIM.WINDOW, cfg.EMIM.MOTION, cfg.UNIFORMER.STAGE3_ATTENTION) == ([5, 7], False, ["joint"])
+    assert cfg.SOLVER.WARMUP_EPOCHS == 3.0 and isinstance(cfg.SOLVER.WARMUP_EPOCHS, float)
+    assert get_cfg().OUTPUT_DIR == "output"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("SOLVER: {BASELR: 0.1}", "cfg.yaml: unknown key SOLVER.BASELR; did you mean SOLVER.BASE_LR"),
+        ("NUM_GPUS: 8", "unknown key NUM_GPUS; allowed here: .*TRAIN"),
+        ("SOLVER: {MAX_EPOCH: 1.5}", "SOLVER.MAX_EPOCH takes a int such as 60, found 1.5"),
+        ("EMIM: {WINDOW: 7}", "EMIM.WINDOW takes a list"),
+        ("EMIM: {WINDOW: [7, seven]}", r"EMIM.WINDOW\[1\] takes a int"),
+        ("TRAIN: {ENABLE: 1}", "TRAIN.ENABLE takes a bool"),
+        ("TRAIN: 3", "TRAIN is a section"),
+        ("OUTPUT_DIR: {A: 1}", "OUTPUT_DIR takes a str, found a section"),
+        ("SOLVER: {MAX_EPOCH: 1}\nSOLVER: {BASE_LR: 0.1}", "line 2: key 'SOLVER' is given twice"),
+        ("- a list", "mapping of sections"),
+        ("a: [", "not valid YAML"),
+        ("_BASE_: missing.yaml", "missing.yaml does not exist"),
+        ("_BASE_: cfg.yaml", "runs in a circle"),
+        ("_BASE_: 5", "_BASE_ must be a path"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, text, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        get_cfg().merge_from_file(write(tmp_path, cfg=text))
+
+
+def test_inheritance_has_three_levels_at_most(tmp_path):
+    path = write(tmp_path, a="", b="_BASE_: a.yaml", c="_BASE_: b.yaml", d="_BASE_: c.yaml")
+    with pytest.raises(ValueError, match="more than 3 levels deep"):
+        get_cfg().merge_from_file(path)
+
+
+def test_overrides_come_in_pairs():
+    with pytest.raises(ValueError, match="KEY VALUE pairs"):
+        get_cfg().merge_from_list(["SOLVER.MAX_EPOCH"])
+
+
+@pytest.mark.parametrize("path", sorted(str(p.relative_to(ROOT)) for d in ("configs", "exp") for p in ROOT.glob(f"{d}/**/*.yaml")))
+def test_every_file_of_the_repository_is_valid(path):
+    get_cfg().merge_from_file(str(ROOT / path))
+
+
+def test_dump_is_a_configuration(tmp_path):
+    cfg = get_cfg()
+    cfg.merge_from_list(["SOLVER.BASE_LR", "1e-7", "AUG.AA_TYPE", "", "EMIM.WINDOW", "[3, 5]"])
+    again = get_cfg()
+    again.merge_from_file(write(tmp_path, dumped=cfg.dump()))
+    assert again == cfg

@@ -1,0 +1,168 @@
+"""Structure of the models: patterns, sizes, counts, checkpointing, initialisation."""
+
+import pytest
+import torch
+from helpers_models import make_cfg, tiny_model
+
+from slowfast.models import MODEL_REGISTRY, build_model
+from slowfast.models.attention import EmimAttention, JointAttention
+from slowfast.models.complexity import count_gmacs, count_parameters
+
+JOINT = {"UNIFORMER__STAGE3_ATTENTION": ["joint"], "UNIFORMER__STAGE4_ATTENTION": ["joint"]}
+BASE = {"UNIFORMER__DEPTH": [5, 8, 20, 7]}
+
+
+def kinds(blocks):
+    names = {EmimAttention: "E", JointAttention: "O"}
+    return "".join(names[type(block.attn)] for block in blocks)
+
+
+def test_pattern_is_counted_from_the_first_block_of_each_stage():
+    with torch.device("meta"):
+        small = build_model(make_cfg())
+        odd = build_model(make_cfg(UNIFORMER__STAGE3_ATTENTION=["joint", "emim"]))
+        base = build_model(make_cfg(**BASE))
+    assert (kinds(small.blocks3), kinds(small.blocks4)) == ("EOEOEOEO", "EOE")
+    assert (kinds(odd.blocks3), kinds(odd.blocks4)) == ("OEOEOEOE", "EOE")
+    assert (kinds(base.blocks3), kinds(base.blocks4)) == ("EO" * 10, "EOEOEOE")
+
+
+# Published or derived from the definitions: parameters with the head, multiply-accumulates of a 224 px clip.
+@pytest.mark.parametrize(
+    ("settings", "parameters"),
+    [
+        ({"MODEL__NUM_CLASSES": 400, **JOINT}, 21_400_400),
+        ({"MODEL__NUM_CLASSES": 400}, 21_536_612),
+        ({"MODEL__NUM_CLASSES": 174}, 21_420_674),
+        ({"MODEL__NUM_CLASSES": 48}, 21_356_036),
+        ({"MODEL__NUM_CLASSES": 400, **BASE, **JOINT}, 49_813_200),
+        ({"MODEL__NUM_CLASSES": 174, **BASE}, 50_014_992),
+    ],
+)
+def test_number_of_parameters(settings, parameters):
+    with torch.device("meta"):
+        assert count_parameters(build_model(make_cfg(**settings))) == parameters
+
+
+@pytest.mark.parametrize(
+    ("settings", "frames", "gmacs"),
+    [
+        ({"UNIFORMER__TEMPORAL_DOWNSAMPLE": True, **JOINT}, 16, 41.66),
+        (JOINT, 16, 109.45),
+        ({}, 16, 85.15),
+        ({"EMIM__BACKEND": "dense"}, 16, 85.15),
+        (BASE, 32, 525.60),
+    ],
+)
+def test_multiply_accumulates(settings, frames, gmacs):
+    with torch.device("meta"):
+        model = build_model(make_cfg(**settings))
+    assert count_gmacs(model, (3, frames, 224, 224)) == pytest.approx(gmacs, rel=5e-4)
+
+
+@pytest.mark.parametrize("name", sorted(name for name, _ in MODEL_REGISTRY))
+@pytest.mark.parametrize("shape", [(4, 64, 64), (3, 64, 96), (1, 40, 70)])
+def test_registered_models_train_on_any_clip(name, shape):
+    torch.manual_seed(0)
+    model = tiny_model(MODEL__MODEL_NAME=name)
+    for module in model.modules():
+        if isinstance(module, EmimAttention):
+            # The zero start of the last motion layer would hide a missing gradient of the first.
+            torch.nn.init.normal_(module.motion_conv[2].weight)
+    logits = model(torch.randn(2, 3, *shape))
+    assert logits.shape == (2, 5)
+    logits.sum().backward()
+    without = [key for key, parameter in model.named_parameters() if parameter.grad is None]
+    assert not without
+    if shape[0] > 2:
+        key = "blocks3.0.attn.motion_conv.0.weight"
+        assert dict(model.named_parameters())[key].grad.abs().sum() > 0
+
+
+def test_temporal_downsampling_halves_the_frames():
+    clip = torch.randn(1, 3, 8, 64, 64)
+    assert tiny_model().forward_features(clip).shape == (1, 32, 8, 2, 2)
+    assert tiny_model(UNIFORMER__TEMPORAL_DOWNSAMPLE=True).forward_features(clip).shape == (1, 32, 4, 2, 2)
+
+
+def test_evaluation_returns_logits_of_each_clip_alone():
+    model = tiny_model().eval()
+    clips = torch.randn(3, 3, 4, 64, 64)
+    with torch.no_grad():
+        together = model(clips)
+        alone = torch.cat([model(clip[None]) for clip in clips])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    assert (together.sum(dim=1) - 1).abs().max() > 1e-3
+
+
+def test_motion_starts_at_zero_and_then_matters():
+    torch.manual_seed(0)
+    model = tiny_model().eval()
+    without = tiny_model(EMIM__MOTION=False).eval()
+    missing, unexpected = without.load_state_dict(model.state_dict(), strict=False)
+    assert not missing and all("motion_conv" in key for key in unexpected)
+    clip = torch.randn(1, 3, 4, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(model(clip), without(clip))
+        for module in model.modules():
+            if isinstance(module, EmimAttention):
+                module.motion_conv[2].bias.fill_(1.0)
+        assert not torch.allclose(model(clip), without(clip), atol=1e-4)
+
+
+def test_linear_layers_start_with_truncated_normal_weights():
+    model = tiny_model()
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            assert (module.bias == 0).all()
+            if "motion_conv" not in name:
+                assert 0.01 < module.weight.std() < 0.03, name
+
+
+@pytest.mark.parametrize("num", [[1, 1, 3, 2], [0, 0, 2, 0]])
+def test_checkpointing_changes_memory_only(num):
+    def run(checkpoint_num):
+        torch.manual_seed(0)
+        model = tiny_model(MODEL__CHECKPOINT_NUM=checkpoint_num, UNIFORMER__DROP_DEPTH_RATE=0.4)
+        saved = 0
+
+        def count(tensor):
+            nonlocal saved
+            saved += tensor.numel()
+            return tensor
+
+        torch.manual_seed(1)
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            loss = model(torch.randn(2, 3, 4, 64, 64)).square().sum()
+        loss.backward()
+        gradients = [parameter.grad for parameter in model.parameters()]
+        return loss.detach(), gradients, list(model.buffers()), saved
+
+    plain, recomputed = run([0, 0, 0, 0]), run(num)
+    torch.testing.assert_close(recomputed[:2], plain[:2])
+    # Batch norms have counted the batch once, not once more while recomputing.
+    torch.testing.assert_close(recomputed[2], plain[2])
+    assert recomputed[3] < 0.9 * plain[3]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"EMIM__WINDOW": [7, 6]}, "EMIM.WINDOW for stage 4.*odd.*found 6"),
+        ({"EMIM__WINDOW": [7]}, "EMIM.WINDOW has one entry"),
+        ({"EMIM__BACKEND": "cuda"}, "EMIM.BACKEND 'cuda'.*auto, reference, dense"),
+        ({"UNIFORMER__STAGE3_ATTENTION": ["emin"]}, "UNIFORMER.STAGE3_ATTENTION.*joint.*emim.*found.*emin"),
+        ({"UNIFORMER__STAGE4_ATTENTION": []}, "UNIFORMER.STAGE4_ATTENTION"),
+        ({"UNIFORMER__DEPTH": [3, 4, 8]}, "UNIFORMER.DEPTH must have 4 entries"),
+        ({"UNIFORMER__HEAD_DIM": 48}, "320 is not a multiple of UNIFORMER.HEAD_DIM 48"),
+        ({"MODEL__MODEL_NAME": "Unformer"}, "MODEL.MODEL_NAME 'Unformer'.*Uniformer"),
+    ],
+)
+def test_wrong_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message), torch.device("meta"):
+        build_model(make_cfg(**settings))
+
+
+def test_wrong_clip_is_named():
+    with pytest.raises(ValueError, match=r"\(B, 3, T, H, W\), found \(2, 4, 3, 64, 64\)"):
+        tiny_model()(torch.zeros(2, 4, 3, 64, 64))
