@@ -1,1 +1,3 @@
-"""Training and testing of video-action-recognition models with Explicit Motion Information Mining (EMIM)."""
+"""Video action recognition: UniFormer models with motion attention (EMIM, arXiv 2510.18705)."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Runs the tests, in an environment that is set up first if necessary. Arguments go to pytest:
+#   bash tests/run.sh
+#   bash tests/run.sh tests/ops -k dense
+#   bash tests/run.sh -m "not slow"
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+SETUP_EXTRAS=dev source tools/setup_env.sh || exit 1
+exec "$PY" -m pytest "$@"
