@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from slowfast.engine.run import main  # noqa: E402  (the repository must be on the path first)
+from slowfast.engine.run import main
 
 if __name__ == "__main__":
     sys.exit(main(tasks=("train",), description=__doc__))

@@ -41,7 +41,7 @@ _C.DATA.PATH_LABEL_SEPARATOR = "auto"
 # Where the data set comes from and how to prepare it; part of the error when its list files are missing.
 _C.DATA.MISSING_HINT = ""
 
-# Text file with one class name a line, in label order; "" means classes.txt beside the lists if it exists, else no names.
+# Text file with one class name a line, in label order; "" means classes.txt beside the lists if there is one.
 _C.DATA.CLASS_NAMES_FILE = ""
 
 # What a list line points at: video ("path label") | frames (folder of images, "folder num_frames label").

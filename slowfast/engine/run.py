@@ -153,8 +153,7 @@ def _report(error: BaseException) -> None:
     sys.stderr.write(f"{where}error: {error}\n")
     for handler in logging.getLogger("slowfast").handlers:
         if isinstance(handler, logging.FileHandler):
-            record = logger.makeRecord(
-                logger.name, logging.ERROR, __file__, 0, "stopped by an error", (), (type(error), error, error.__traceback__)
-            )
+            traceback = (type(error), error, error.__traceback__)
+            record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "stopped by an error", (), traceback)
             handler.handle(record)
             sys.stderr.write(f"(traceback in {os.path.join(os.path.dirname(handler.baseFilename), TEXT_LOG)})\n")

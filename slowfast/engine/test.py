@@ -70,7 +70,10 @@ def _check_class_names(path: str, trained: list[str] | None, tested: list[str] |
     if not trained or not tested or trained == tested:
         return
     differing = [i for i, (a, b) in enumerate(zip(trained, tested, strict=False)) if a != b]
-    example = f": class {differing[0]} is {trained[differing[0]]!r} there and {tested[differing[0]]!r} here" if differing else ""
+    example = ""
+    if differing:
+        first = differing[0]
+        example = f": class {first} is {trained[first]!r} there and {tested[first]!r} here"
     raise ValueError(
         f"{path} was trained with other class names or another order ({len(trained)} there, {len(tested)} here)"
         f"{example}; check DATA.CLASS_NAMES_FILE and the label lists"

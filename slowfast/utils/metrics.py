@@ -32,7 +32,7 @@ def ensemble(logits: np.ndarray, method: str) -> np.ndarray:
 
 
 def topk_correct(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
-    """Return which videos have their label among the ``k`` best scores, (M,) bool. Rows that hold NaN count as wrong."""
+    """Return which videos have their label among the ``k`` best scores, (M,) bool. Rows of NaN are wrong."""
     own = np.take_along_axis(scores, labels[:, None], axis=1)
     # A tie is won by the smaller class index, as in a stable sort.
     tied_before = (scores == own) & (np.arange(scores.shape[1]) < labels[:, None])

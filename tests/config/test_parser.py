@@ -7,6 +7,7 @@ import pytest
 from slowfast.config.defaults import get_cfg
 
 ROOT = Path(__file__).parents[2]
+FILES = sorted(str(path.relative_to(ROOT)) for top in ("configs", "exp") for path in ROOT.glob(f"{top}/**/*.yaml"))
 
 
 def write(folder, **files):
@@ -67,7 +68,7 @@ def test_overrides_come_in_pairs():
         get_cfg().merge_from_list(["SOLVER.MAX_EPOCH"])
 
 
-@pytest.mark.parametrize("path", sorted(str(p.relative_to(ROOT)) for d in ("configs", "exp") for p in ROOT.glob(f"{d}/**/*.yaml")))
+@pytest.mark.parametrize("path", FILES)
 def test_every_file_of_the_repository_is_valid(path):
     get_cfg().merge_from_file(str(ROOT / path))
 

@@ -11,7 +11,7 @@ from slowfast.models import build_model
 from slowfast.models.pretrained import load_pretrained
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
-from fill import golden_clip, golden_state, load_cases  # noqa: E402
+from fill import golden_clip, golden_state, load_cases
 
 CASES = load_cases()
 SETTINGS = {

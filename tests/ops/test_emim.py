@@ -24,7 +24,7 @@ def make_inputs(frames, height, width, window, clips=2, heads=2, channels=4, hid
 @torch.no_grad()
 def oracle(query, key, value, bias, motion, pad):
     """Equations 3 to 5 as loops over every token and displacement."""
-    clips, frames, height, width, heads, channels = query.shape
+    _, frames, height, width, _, channels = query.shape
     window = bias.shape[-1]
     radius = window // 2
     out = torch.zeros_like(query)
