@@ -1,0 +1,32 @@
+"""The schedule as numbers."""
+
+import math
+
+import pytest
+
+from slowfast.utils.lr_policy import cosine_with_warmup
+
+RECIPE = {"base_lr": 2e-4, "max_epoch": 60, "warmup_epochs": 5.0, "warmup_start_lr": 1e-6, "end_lr": 1e-6}
+
+
+@pytest.mark.parametrize(
+    ("progress", "expected"),
+    [
+        (0, 1e-6),
+        (2.5, (1e-6 + 2e-4) / 2),
+        (5, 2e-4),
+        (32.5, (1e-6 + 2e-4) / 2),
+        (5 + 55 / 3, 1e-6 + 0.75 * (2e-4 - 1e-6)),
+        (60, 1e-6),
+    ],
+)
+def test_values_of_the_released_recipe(progress, expected):
+    assert cosine_with_warmup(progress, **RECIPE) == pytest.approx(expected, rel=1e-12)
+
+
+def test_no_jump_at_the_end_of_the_warmup_and_no_warmup_at_all():
+    before, after = (cosine_with_warmup(5 + sign * 1e-9, **RECIPE) for sign in (-1, 1))
+    assert before == pytest.approx(after, rel=1e-6)
+    assert cosine_with_warmup(0, **{**RECIPE, "warmup_epochs": 0.0}) == 2e-4
+    rates = [cosine_with_warmup(5 + step * 0.1, **RECIPE) for step in range(551)]
+    assert all(a >= b for a, b in zip(rates, rates[1:])) and math.isclose(rates[-1], 1e-6)
