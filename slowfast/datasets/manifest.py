@@ -1,0 +1,155 @@
+"""List files to records: one line names a video, its label and, for folders of images, its frame count."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from dataclasses import dataclass
+
+logger = logging.getLogger(__name__)
+
+# The fields of a line, in order, for each DATA.SOURCE.
+FIELDS = {"video": ("path", "label"), "frames": ("folder", "num_frames", "label")}
+SEPARATORS = (",", "\t", " ")
+
+_INTEGER = re.compile(r"-?[0-9]+")
+_SEPARATOR_NAMES = {",": "comma", "\t": "tab", " ": "space"}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of a list file.
+
+    Attributes:
+        path: full path of the video file or of the folder of images.
+        label: class index.
+        num_frames: images in the folder; None for a video file, whose frames are counted when it is opened.
+        origin: where the record comes from, ``list file:line``, for messages.
+    """
+
+    path: str
+    label: int
+    num_frames: int | None
+    origin: str
+
+
+def read_manifest(list_path: str, prefix: str, source: str, separator: str, num_classes: int) -> list[Record]:
+    """Read and check a list file.
+
+    With commas or tabs a line has exactly the fields of ``FIELDS[source]``. With spaces it is split from the
+    right, so that a path may contain spaces. Blank lines are skipped.
+
+    Args:
+        list_path: the list file, UTF-8.
+        prefix: folder to which the paths in the list are relative.
+        source: ``video`` (``path label``) or ``frames`` (``folder num_frames label``).
+        separator: one of ``SEPARATORS``, or ``auto`` to detect it on the first line.
+        num_classes: labels must lie in [0, num_classes).
+
+    Raises:
+        FileNotFoundError: there is no such list file.
+        ValueError: the file is empty, or a line is malformed; the message names file and line.
+    """
+    if not os.path.isfile(list_path):
+        raise FileNotFoundError(
+            f"list file {list_path} does not exist: the path is DATA.PATH_TO_DATA_DIR joined with "
+            f"DATA.LABEL_PATH_TEMPLATE; point these keys at your lists, one line per video: "
+            f"{' '.join(FIELDS[source])}"
+        )
+    lines = [(number, line) for number, line in enumerate(_read_lines(list_path), 1) if line.strip()]
+    if not lines:
+        raise ValueError(f"list file {list_path} is empty, expected lines '{' '.join(FIELDS[source])}'")
+    if separator == "auto":
+        separator = _detect_separator(lines[0][1], len(FIELDS[source]))
+    records = [
+        _parse_line(line, f"{list_path}:{number}", prefix, source, separator, num_classes) for number, line in lines
+    ]
+    labels = {record.label for record in records}
+    if len(labels) == 1 and len(records) > 1 and num_classes > 1:
+        message = "all %d lines of %s have label %d: is this a test list without labels?"
+        logger.warning(message, len(records), list_path, labels.pop())
+    return records
+
+
+def read_class_names(path: str, num_classes: int) -> list[str]:
+    """Read the class names, one a line in the order of the labels.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not ``num_classes`` names, an empty name or a repeated one.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"class name file {path} (DATA.CLASS_NAMES_FILE) does not exist")
+    names = [line.strip() for line in _read_lines(path)]
+    while names and not names[-1]:
+        names.pop()
+    if len(names) != num_classes:
+        raise ValueError(f"{path} has {len(names)} class names, MODEL.NUM_CLASSES is {num_classes}")
+    first_line: dict[str, int] = {}
+    for number, name in enumerate(names, 1):
+        # An empty line would shift the name of every later label.
+        if not name:
+            raise ValueError(f"{path}:{number}: empty class name")
+        if name in first_line:
+            raise ValueError(f"{path}:{number}: class name {name!r} is already on line {first_line[name]}")
+        first_line[name] = number
+    return names
+
+
+def _read_lines(path: str) -> list[str]:
+    try:
+        # utf-8-sig also reads files that a spreadsheet began with a byte order mark.
+        with open(path, encoding="utf-8-sig") as file:
+            return file.read().split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
+
+
+def _split(line: str, separator: str, num_fields: int) -> list[str]:
+    if separator == " ":
+        return line.rsplit(maxsplit=num_fields - 1)
+    return [field.strip() for field in line.split(separator)]
+
+
+def _detect_separator(line: str, num_fields: int) -> str:
+    """Return the separator that makes ``line`` a path followed by integers."""
+    for separator in SEPARATORS:
+        fields = _split(line, separator, num_fields)
+        if len(fields) == num_fields and all(_INTEGER.fullmatch(field) for field in fields[1:]):
+            return separator
+    # None does: take the first that occurs, whose error then describes the line.
+    return next((separator for separator in SEPARATORS if separator in line), " ")
+
+
+def _parse_line(line: str, origin: str, prefix: str, source: str, separator: str, num_classes: int) -> Record:
+    line = line.strip()
+    names = FIELDS[source]
+    fields = _split(line, separator, len(names))
+    path = os.path.join(prefix, fields[0])
+    expected = f"'{separator.join(names)}'"
+
+    def fail(problem: str) -> ValueError:
+        return ValueError(f"{origin}: {problem}\n  line: {line!r}\n  full path tried: {path}")
+
+    if len(fields) != len(names) or not all(fields):
+        raise fail(
+            f"found {len(fields)} fields separated by {_SEPARATOR_NAMES[separator]}, expected {len(names)} "
+            f"non-empty ones, {expected} (DATA.SOURCE {source}, DATA.PATH_LABEL_SEPARATOR)"
+        )
+    for name, field in zip(names[1:], fields[1:], strict=True):
+        if not _INTEGER.fullmatch(field):
+            raise fail(f"{name} {field!r} is not an integer; expected {expected}, without a header line")
+    label = int(fields[-1])
+    if not 0 <= label < num_classes:
+        raise fail(f"label {label} is outside 0 to {num_classes - 1} (MODEL.NUM_CLASSES is {num_classes})")
+    num_frames = int(fields[1]) if source == "frames" else None
+    if num_frames is not None and num_frames < 1:
+        raise fail(f"num_frames {num_frames} is less than 1")
+    # "folder 42 7" would pass as the video "folder 42".
+    if source == "video" and separator == " " and re.search(r"\s[0-9]+$", fields[0]):
+        raise fail(
+            "found 3 fields 'folder num_frames label', expected 'path label': set DATA.SOURCE to frames for "
+            "folders of images, or separate by commas if the name of the video ends in a number"
+        )
+    return Record(path, label, num_frames, origin)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from slowfast.datasets.manifest import read_class_names, read_manifest
+
+
+def read(tmp_path, text, source="video", separator="auto", num_classes=10, encoding="utf-8"):
+    path = tmp_path / "train.csv"
+    path.write_bytes(text.encode(encoding))
+    return read_manifest(str(path), "/videos", source, separator, num_classes)
+
+
+@pytest.mark.parametrize("separator", [",", "\t", " "])
+@pytest.mark.parametrize("asked", ["auto", "given"])
+def test_each_separator_is_read(tmp_path, separator, asked):
+    text = f"a.mp4{separator}3\n\n  \nsub/b.mp4{separator}0\r\n"
+    records = read(tmp_path, text, separator="auto" if asked == "auto" else separator)
+    assert [(r.path, r.label, r.num_frames) for r in records] == [
+        ("/videos/a.mp4", 3, None),
+        ("/videos/sub/b.mp4", 0, None),
+    ]
+    assert [r.origin for r in records] == [f"{tmp_path}/train.csv:1", f"{tmp_path}/train.csv:4"]
+
+
+@pytest.mark.parametrize("separator", [",", "\t", " "])
+def test_paths_may_contain_spaces(tmp_path, separator):
+    records = read(tmp_path, separator.join(["my clip 1.mp4", "3"]) + "\n" + separator.join(["b c.mp4", "1"]))
+    assert [r.path for r in records] == ["/videos/my clip 1.mp4", "/videos/b c.mp4"]
+    records = read(tmp_path, separator.join(["my clip", "42", "3"]), source="frames")
+    assert [(r.path, r.num_frames, r.label) for r in records] == [("/videos/my clip", 42, 3)]
+
+
+def test_a_comma_in_a_space_separated_path_is_no_separator(tmp_path):
+    assert [r.path for r in read(tmp_path, "a,b.mp4 3\n")] == ["/videos/a,b.mp4"]
+
+
+def test_absolute_paths_byte_order_mark_and_missing_last_newline(tmp_path):
+    records = read(tmp_path, "/else/a.mp4,3\nb.mp4,4", encoding="utf-8-sig")
+    assert [(r.path, r.label) for r in records] == [("/else/a.mp4", 3), ("/videos/b.mp4", 4)]
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "words"),
+    [
+        ("a.mp4,1\nb.mp4\n", "video", [":2:", "found 1 fields", "expected 2", "'b.mp4'", "/videos/b.mp4"]),
+        ("a.mp4,1\nb.mp4,,2\n", "video", [":2:", "found 3 fields", "expected 2", "'b.mp4,,2'"]),
+        ("a.mp4,1\n,2\n", "video", [":2:", "non-empty"]),
+        ("a,42,1\n", "video", ["found 3 fields", "expected 2"]),
+        ("a 42 1\n", "video", ["found 3 fields", "expected 'path label'", "DATA.SOURCE"]),
+        ("a 1\n", "frames", ["found 2 fields", "expected 3", "folder num_frames label"]),
+        ("a 42 1\nb 0 1\n", "frames", [":2:", "num_frames 0"]),
+        ("a x 1\n", "frames", ["num_frames 'x' is not an integer"]),
+        ("path,label\na.mp4,1\n", "video", [":1:", "label 'label' is not an integer", "header"]),
+        ("a.mp4,1\nb.mp4,2.0\n", "video", [":2:", "'2.0' is not an integer"]),
+        ("a.mp4,10\n", "video", [":1:", "label 10", "0 to 9", "MODEL.NUM_CLASSES"]),
+        ("a.mp4,-1\n", "video", ["label -1", "0 to 9"]),
+        ("\n \n", "video", ["empty"]),
+    ],
+)
+def test_a_wrong_line_is_described(tmp_path, text, source, words):
+    with pytest.raises(ValueError) as error:
+        read(tmp_path, text, source=source)
+    for word in ["train.csv", *words]:
+        assert word in str(error.value)
+
+
+def test_a_missing_list_names_the_keys(tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        read_manifest(str(tmp_path / "train.csv"), "", "video", "auto", 10)
+    for word in [str(tmp_path / "train.csv"), "DATA.PATH_TO_DATA_DIR", "DATA.LABEL_PATH_TEMPLATE"]:
+        assert word in str(error.value)
+
+
+def test_equal_labels_are_warned_of(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        read(tmp_path, "a.mp4,3\nb.mp4,4\n")
+        assert not caplog.records
+        read(tmp_path, "a.mp4,3\nb.mp4,3\n")
+    assert "label 3" in caplog.text
+
+
+def test_class_names(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_text("riding a bike\nmarching\ndodgeball\n\n")
+    assert read_class_names(str(path), 3) == ["riding a bike", "marching", "dodgeball"]
+    with pytest.raises(ValueError, match=r"3 class names, MODEL\.NUM_CLASSES is 4"):
+        read_class_names(str(path), 4)
+    path.write_text("a\n\nb\n")
+    with pytest.raises(ValueError, match=r"classes\.txt:2: empty"):
+        read_class_names(str(path), 3)
+    path.write_text("a\nb\na\n")
+    with pytest.raises(ValueError, match=r"classes\.txt:3.*line 1"):
+        read_class_names(str(path), 3)
+    with pytest.raises(FileNotFoundError, match="CLASS_NAMES_FILE"):
+        read_class_names(str(tmp_path / "none.txt"), 3)

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from slowfast.datasets.sampling import (
+    DenseSampler,
+    SparseSampler,
+    dense_test,
+    dense_train,
+    sparse_test,
+    sparse_train,
+)
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "view", "num_views", "images"),
+    [
+        (10, 0, 1, [1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 7, 7, 8, 8, 9, 9]),
+        (46, 0, 1, [2, 5, 8, 10, 13, 16, 19, 22, 24, 27, 30, 33, 36, 39, 41, 44]),
+        (46, 0, 2, [1, 4, 7, 9, 12, 15, 18, 21, 23, 26, 29, 32, 35, 38, 40, 43]),
+        (46, 1, 2, [2, 5, 8, 10, 13, 16, 19, 22, 24, 27, 30, 33, 36, 39, 41, 44]),
+    ],
+)
+def test_sparse_views_are_the_published_ones(num_frames, view, num_views, images):
+    # Image files are numbered from 1, frames from 0.
+    assert (sparse_test(num_frames, 16, view, num_views) + 1).tolist() == images
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "clip", "frames"),
+    [
+        (300, 0, [0, 4, 8, 12, 16, 21, 25, 29, 33, 37, 42, 46, 50, 54, 58, 63]),
+        (40, 0, [0, 4, 8, 12, 16, 21, 25, 29, 33, 37, 39, 39, 39, 39, 39, 39]),
+        (40, 3, [0, 4, 8, 12, 16, 21, 25, 29, 33, 37, 39, 39, 39, 39, 39, 39]),
+    ],
+)
+def test_dense_clips_are_the_published_ones(num_frames, clip, frames):
+    assert dense_test(num_frames, 16, 4, clip, 4).tolist() == frames
+
+
+def test_dense_clips_start_evenly_and_keep_their_steps():
+    clips = [dense_test(300, 16, 4, clip, 4) for clip in range(4)]
+    assert [clip[0] for clip in clips] == [0, 78, 156, 234]
+    for clip in clips:
+        np.testing.assert_array_equal(clip - clip[0], clips[0])
+    assert dense_test(300, 16, 4, 0, 1)[0] == 118  # the middle of 0 to 236
+
+
+def test_sparse_training_draws_cover_the_segments_ends_included():
+    rng = np.random.default_rng(0)
+    draws = np.stack([sparse_train(46, 16, rng) for _ in range(500)])
+    assert draws.dtype == np.int64
+    bounds = np.rint(45 / 16 * np.arange(17)).astype(int)
+    for i in range(16):
+        assert set(draws[:, i]) == set(range(bounds[i], bounds[i + 1] + 1))
+    assert (np.diff(draws) >= 0).all()
+
+
+def test_dense_training_starts_are_uniform_over_the_video():
+    rng = np.random.default_rng(0)
+    starts = np.array([dense_train(300, 16, 4, rng)[0] for _ in range(2000)])
+    assert starts.min() < 5
+    assert 230 < starts.max() <= 236
+    assert abs(starts.mean() - 118) < 6
+
+
+@pytest.mark.parametrize("sampler", [SparseSampler(16), SparseSampler(1), DenseSampler(16, 4), DenseSampler(1, 1)])
+@pytest.mark.parametrize("num_frames", [1, 2, 15, 16, 17, 63, 64, 65, 1000])
+def test_every_frame_exists_whatever_the_length(sampler, num_frames):
+    rng = np.random.default_rng(num_frames)
+    clips = [sampler.test(num_frames, clip, count) for count in (1, 2, 4) for clip in range(count)]
+    for frames in [*clips, *(sampler.train(num_frames, rng) for _ in range(20))]:
+        assert frames.shape == (sampler.clip_frames,)
+        assert frames.dtype == np.int64
+        assert frames.min() >= 0
+        assert frames.max() < num_frames
+        assert (np.diff(frames) >= 0).all()
+
+
+def test_draws_depend_on_the_generator_alone():
+    for sampler in (SparseSampler(16), DenseSampler(16, 4)):
+        first, again, other = (sampler.train(300, np.random.default_rng(seed)) for seed in (7, 7, 8))
+        np.testing.assert_array_equal(first, again)
+        assert (first != other).any()
