@@ -1,0 +1,135 @@
+"""The data set that a list file describes: Something-Something, Kinetics, Diving48 or one's own."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Collection
+from typing import Any
+
+from slowfast.config.parser import CfgNode
+from slowfast.datasets.decoder import BACKENDS, FrameFolder, FrameReader, open_video, resolve_backend
+from slowfast.datasets.manifest import FIELDS, SEPARATORS, Record, read_class_names, read_manifest
+from slowfast.datasets.sampling import DenseSampler, FrameSampler, SparseSampler
+from slowfast.datasets.transform import build_test_transform, build_train_transform
+from slowfast.datasets.video_dataset import EvalVideos, TrainVideos, VideoDataset
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_CLASS_NAMES_FILE = "classes.txt"
+
+
+class VideoList:
+    """Videos or folders of images named by ``{train,val,test}`` list files, as the keys of ``DATA`` say."""
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, split: str) -> VideoDataset:
+        """Build the data set of a split.
+
+        ``train`` has random clips, ``val`` the central crop of the central clip, ``test``
+        TEST.NUM_ENSEMBLE_VIEWS clips x TEST.NUM_SPATIAL_CROPS crops.
+
+        Raises:
+            FileNotFoundError: the list or class name file does not exist.
+            ModuleNotFoundError: the decoder that is asked for is not installed.
+            ValueError: a wrong value in the configuration or a list.
+        """
+        num_classes = _at_least(1, cfg.MODEL.NUM_CLASSES, "MODEL.NUM_CLASSES")
+        parts = {
+            "records": read_manifest(
+                list_path(cfg, split),
+                cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR,
+                _one_of(FIELDS, cfg.DATA.SOURCE, "DATA.SOURCE"),
+                _one_of(("auto", *SEPARATORS), cfg.DATA.PATH_LABEL_SEPARATOR, "DATA.PATH_LABEL_SEPARATOR"),
+                num_classes,
+            ),
+            "sampler": build_sampler(cfg),
+            "open_reader": build_reader_factory(cfg),
+            "class_names": load_class_names(cfg),
+        }
+        if split == "train":
+            return TrainVideos(
+                **parts,
+                transform=build_train_transform(cfg),
+                num_copies=_at_least(1, cfg.AUG.NUM_SAMPLE, "AUG.NUM_SAMPLE"),
+                seed=cfg.RNG_SEED,
+            )
+        num_clips, num_crops = 1, 1
+        if split == "test":
+            num_clips = _at_least(1, cfg.TEST.NUM_ENSEMBLE_VIEWS, "TEST.NUM_ENSEMBLE_VIEWS")
+            num_crops = _at_least(1, cfg.TEST.NUM_SPATIAL_CROPS, "TEST.NUM_SPATIAL_CROPS")
+        transform = build_test_transform(cfg, num_crops)
+        return EvalVideos(**parts, transform=transform, num_clips=num_clips, num_crops=num_crops)
+
+
+def list_path(cfg: CfgNode, split: str) -> str:
+    """Return the path of a split's list file; ``test`` without a list of its own is ``val``."""
+    if not cfg.DATA.PATH_TO_DATA_DIR:
+        raise ValueError("DATA.PATH_TO_DATA_DIR is empty: set it to the folder that holds the list files")
+    template = cfg.DATA.LABEL_PATH_TEMPLATE
+    if "{}" not in template:
+        raise ValueError(f"DATA.LABEL_PATH_TEMPLATE is {template!r}, it needs a {{}} for train | val | test")
+    path = os.path.join(cfg.DATA.PATH_TO_DATA_DIR, template.format(split))
+    if split == "test" and not os.path.isfile(path):
+        val_path = os.path.join(cfg.DATA.PATH_TO_DATA_DIR, template.format("val"))
+        logger.info("no test list %s: testing on %s", path, val_path)
+        return val_path
+    return path
+
+
+def load_class_names(cfg: CfgNode) -> list[str] | None:
+    """Return the class names of DATA.CLASS_NAMES_FILE, or of classes.txt beside the lists if it exists."""
+    path = cfg.DATA.CLASS_NAMES_FILE
+    if not path:
+        path = os.path.join(cfg.DATA.PATH_TO_DATA_DIR, DEFAULT_CLASS_NAMES_FILE)
+        if not os.path.isfile(path):
+            return None
+    return read_class_names(path, cfg.MODEL.NUM_CLASSES)
+
+
+def build_sampler(cfg: CfgNode) -> FrameSampler:
+    """Return the frame sampler that DATA.FRAME_SAMPLING names."""
+    num_frames = _at_least(1, cfg.DATA.NUM_FRAMES, "DATA.NUM_FRAMES")
+    samplers = {
+        "sparse": lambda: SparseSampler(num_frames),
+        "dense": lambda: DenseSampler(num_frames, _at_least(1, cfg.DATA.SAMPLING_RATE, "DATA.SAMPLING_RATE")),
+    }
+    return samplers[_one_of(samplers, cfg.DATA.FRAME_SAMPLING, "DATA.FRAME_SAMPLING")]()
+
+
+def build_reader_factory(cfg: CfgNode) -> functools.partial[FrameReader]:
+    """Return the function that opens the frames of a record, by DATA.SOURCE."""
+    if _one_of(FIELDS, cfg.DATA.SOURCE, "DATA.SOURCE") == "video":
+        backend = _one_of(BACKENDS, cfg.DATA.DECODING_BACKEND, "DATA.DECODING_BACKEND")
+        resolve_backend(backend)  # a decoder that is not installed is an error now, not one per video
+        return functools.partial(_open_video, backend=backend)
+    template = cfg.DATA.IMAGE_TEMPLATE
+    try:
+        numbers_show = template.format(1) != template.format(2)
+    except (ValueError, IndexError, KeyError):
+        numbers_show = False
+    if not numbers_show:
+        raise ValueError(f"DATA.IMAGE_TEMPLATE is {template!r}, it needs one place for a number, as in '{{:05d}}.jpg'")
+    return functools.partial(_open_folder, template=template, first_image=cfg.DATA.FIRST_IMAGE)
+
+
+# Module-level functions, so that worker processes that are not forked can receive them.
+def _open_video(record: Record, backend: str) -> FrameReader:
+    return open_video(record.path, backend)
+
+
+def _open_folder(record: Record, template: str, first_image: int) -> FrameReader:
+    return FrameFolder(record.path, template, first_image, record.num_frames)
+
+
+def _one_of(allowed: Collection[str], value: str, key: str) -> str:
+    if value not in allowed:
+        raise ValueError(f"{key} is {value!r}, allowed: {' | '.join(repr(name) for name in allowed)}")
+    return value
+
+
+def _at_least(minimum: int, value: Any, key: str) -> Any:
+    if value < minimum:
+        raise ValueError(f"{key} is {value}, it must be at least {minimum}")
+    return value
