@@ -13,6 +13,14 @@ from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from slowfast.datasets.ssv1 import (
+    LABELS_FILE,
+    PUBLISHED_NUM_CLASSES,
+    PUBLISHED_NUM_CLIPS,
+    REPORT_FILE,
+    SPLIT_FILES,
+    prepare_ssv1,
+)
 from slowfast.datasets.synthetic import CLASS_NAMES, MotionSpec
 from slowfast.datasets.synthetic_writer import MEDIA_FORMATS, write_dataset
 
@@ -81,7 +89,58 @@ def run_synthetic(args: argparse.Namespace) -> None:
     print(f"{args.out}: {args.num_train} train and {args.num_val} val clips as {args.media_format}, {state}")
 
 
-COMMANDS = (add_synthetic,)
+def add_ssv1(commands: argparse._SubParsersAction) -> None:
+    """Add `ssv1`: the official files of Something-Something V1 to list files."""
+    parser = commands.add_parser(
+        "ssv1",
+        help="list files of Something-Something V1 from its official files",
+        description="Count the frames of every clip on disk and write train.txt and val.txt (lines 'folder num_frames "
+        "label'; folders relative to --out if --frames lies inside it, else absolute), classes.txt (the ASCII-sorted "
+        f"templates: the position is the label) and {REPORT_FILE} (every clip that is left out or looks unusual, and "
+        "why). The exit status is 0 if all clips were found, 1 if some were left out, 2 after a wrong argument or "
+        "annotation; an id that occurs twice is such an error.",
+    )
+    parser.add_argument(
+        "--annotations",
+        required=True,
+        metavar="FOLDER",
+        help=f"folder with {', '.join((LABELS_FILE, *SPLIT_FILES.values()))}",
+    )
+    parser.add_argument("--frames", required=True, metavar="FOLDER", help="folder with <id>/00001.jpg, ...")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the lists")
+    parser.add_argument("--workers", type=int, default=16, metavar="N", help="threads (default: %(default)s)")
+    parser.set_defaults(run=run_ssv1)
+
+
+def run_ssv1(args: argparse.Namespace) -> None:
+    """Run `ssv1`."""
+    prepared = prepare_ssv1(args.annotations, args.frames, args.out, args.workers)
+    if prepared.has_relative_paths:
+        print(f"the lists hold paths relative to {args.out}")
+    else:
+        print("the lists hold absolute paths, since --frames lies outside --out")
+    for split in prepared.splits:
+        num_clips, published = split.num_written + split.num_left_out, PUBLISHED_NUM_CLIPS[split.name]
+        if num_clips != published:
+            print(f"note: {num_clips} {split.name} clips in the annotation, {published} in the published set")
+    if prepared.num_classes != PUBLISHED_NUM_CLASSES:
+        print(
+            f"note: {prepared.num_classes} classes, {PUBLISHED_NUM_CLASSES} in the published set: "
+            f"set MODEL.NUM_CLASSES to {prepared.num_classes}"
+        )
+    num_unusual = sum(split.num_unusual for split in prepared.splits)
+    if num_unusual:
+        print(f"note: {num_unusual} clips were written although they look unusual")
+    num_left_out = sum(split.num_left_out for split in prepared.splits)
+    if num_unusual or num_left_out:
+        print(f"the reasons are in {Path(args.out, REPORT_FILE)}")
+    counts = (f"{split.name} {split.num_written} written, {split.num_left_out} left out" for split in prepared.splits)
+    print(f"{args.out}: {'; '.join(counts)}")
+    if num_left_out:
+        sys.exit(1)
+
+
+COMMANDS = (add_synthetic, add_ssv1)
 
 
 def main(argv: list[str] | None = None) -> None:
