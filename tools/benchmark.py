@@ -1,4 +1,4 @@
-"""Count and time: python tools/benchmark.py flops --cfg FILE [KEY VALUE ...] | op [options]."""
+"""Count and time: python tools/benchmark.py flops --cfg FILE [KEY VALUE ...] | op | depthwise [options]."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from slowfast.config.defaults import get_cfg
-from slowfast.engine.benchmark import count_model, time_emim
+from slowfast.engine.benchmark import count_model, time_depthwise, time_emim
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -30,12 +30,24 @@ def op(args: argparse.Namespace) -> None:
         f"EMIM attention, 1 x {args.frames} x {args.size} x {args.size} tokens, {args.heads} heads of {args.channels}, "
         f"window {args.window}, {args.precision}, CPU with {torch.get_num_threads()} threads, medians of one run"
     )
-    base = times["reference"]
+    print_ratios(times, base="reference")
+
+
+def depthwise(args: argparse.Namespace) -> None:
+    times = time_depthwise(args.clips, args.frames, args.size, args.channels, args.kernel)
+    print(
+        f"depthwise convolution, {args.clips} x {args.channels} x {args.frames} x {args.size} x {args.size}, kernel "
+        f"{args.kernel}, channels last, fp32, CPU with {torch.get_num_threads()} threads, medians of one run"
+    )
+    print_ratios(times, base="torch")
+
+
+def print_ratios(times: dict[str, dict[str, float]], base: str) -> None:
     for name, measured in times.items():
         forward, step = measured["forward_ms"], measured["step_ms"]
         print(
-            f"{name:>10}: forward {forward:8.1f} ms ({base['forward_ms'] / forward:.1f}x), "
-            f"forward + backward {step:8.1f} ms ({base['step_ms'] / step:.1f}x)"
+            f"{name:>10}: forward {forward:8.1f} ms ({times[base]['forward_ms'] / forward:.1f}x), "
+            f"forward + backward {step:8.1f} ms ({times[base]['step_ms'] / step:.1f}x)"
         )
 
 
@@ -51,6 +63,10 @@ def main() -> int:
         command.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
     command.add_argument("--precision", choices=sorted(DTYPES), default="fp32")
     command.set_defaults(run=op)
+    command = commands.add_parser("depthwise", help="time of the depthwise convolution, relative to torch's")
+    for name, default in (("clips", 1), ("frames", 16), ("size", 56), ("channels", 64), ("kernel", 5)):
+        command.add_argument(f"--{name}", type=int, default=default, help=f"default {default}")
+    command.set_defaults(run=depthwise)
     args = parser.parse_args()
     try:
         args.run(args)

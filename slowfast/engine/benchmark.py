@@ -1,14 +1,17 @@
-"""Measurements: counts of a model, and times of the EMIM backends as ratios within one run."""
+"""Measurements: counts of a model, and times of operators as ratios within one run."""
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from slowfast.models import build_model
 from slowfast.models.complexity import count_gmacs, count_parameters
+from slowfast.ops.depthwise import DepthwiseConv3d
 from slowfast.ops.emim import BACKENDS, MotionWeights, emim_attention
 
 
@@ -29,7 +32,7 @@ def time_emim(
     dtype: torch.dtype = torch.float32,
     repeats: int = 5,
 ) -> dict[str, dict[str, float]]:
-    """Time EMIM attention of one clip on the CPU, the backends in turn so that all see the same disturbances.
+    """Time EMIM attention of one clip on the CPU with every backend.
 
     Args:
         frames: frames of the clip.
@@ -41,18 +44,46 @@ def time_emim(
         repeats: measurements of each backend, after one that is not counted.
 
     Returns:
-        For each backend the median ``forward_ms`` and ``step_ms`` (forward and backward).
+        For each backend what :func:`time_in_turn` says.
     """
     places = window * window
     shapes = (*[(1, frames, size, size, heads, channels)] * 3, (heads, window, window))
     motion_shapes = ((4 * places, places), (4 * places,), (channels, 4 * places), (channels,))
     tensors = [torch.randn(*shape, dtype=dtype, requires_grad=True) for shape in shapes]
     motion = MotionWeights(*(torch.randn(*shape, dtype=dtype, requires_grad=True) for shape in motion_shapes))
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in BACKENDS}
+    return time_in_turn(
+        {name: partial(emim_attention, *tensors, motion, backend=name) for name in BACKENDS}, repeats
+    )
+
+
+def time_depthwise(
+    clips: int = 1, frames: int = 16, size: int = 56, channels: int = 64, kernel: int = 5, repeats: int = 5
+) -> dict[str, dict[str, float]]:
+    """Time the depthwise convolution against torch's on the CPU; see :func:`time_in_turn` for what is returned."""
+    shape = (clips, channels, frames, size, size)
+    x = torch.randn(shape).contiguous(memory_format=torch.channels_last_3d).requires_grad_()
+    modules = {
+        "torch": torch.nn.Conv3d(channels, channels, kernel, padding=kernel // 2, groups=channels),
+        "ours": DepthwiseConv3d(channels, kernel),
+    }
+    return time_in_turn({name: partial(module, x) for name, module in modules.items()}, repeats)
+
+
+def time_in_turn(functions: dict[str, Callable[[], torch.Tensor]], repeats: int) -> dict[str, dict[str, float]]:
+    """Time functions in turn, so that all see the same disturbances of the machine.
+
+    Args:
+        functions: by name; each returns a tensor that can be differentiated.
+        repeats: measurements of each, after one that is not counted.
+
+    Returns:
+        For each name the median ``forward_ms`` and ``step_ms`` (forward and backward).
+    """
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in functions}
     for _ in range(repeats + 1):
-        for name in BACKENDS:
+        for name, function in functions.items():
             start = time.perf_counter()
-            out = emim_attention(*tensors, motion, backend=name)
+            out = function()
             forward = time.perf_counter()
             out.sum().backward()
             times[name].append((forward - start, time.perf_counter() - start))

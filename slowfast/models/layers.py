@@ -11,6 +11,8 @@ import torch
 from timm.layers import DropPath
 from torch import nn
 
+from slowfast.ops.depthwise import DepthwiseConv3d
+
 # Norms inside attention blocks and inside patch embeddings use different epsilons in the public models.
 BLOCK_NORM_EPS = 1e-6
 EMBED_NORM_EPS = 1e-5
@@ -71,20 +73,15 @@ class Mlp(nn.Module):
         return self.fc2(self.act(self.fc1(x)))
 
 
-def position_encoding(dim: int) -> nn.Conv3d:
-    """Return the dynamic position encoding: a depthwise 3x3x3 convolution whose output is added to its input."""
-    return nn.Conv3d(dim, dim, 3, padding=1, groups=dim)
-
-
 class ConvBlock(nn.Module):
-    """Local block of stages 1 and 2: position encoding, 5x5x5 depthwise aggregation, MLP; all convolutions."""
+    """Local block of stages 1 and 2: dynamic position encoding, 5x5x5 depthwise aggregation, MLP; all convolutions."""
 
     def __init__(self, dim: int, mlp_ratio: float, drop_path: float) -> None:
         super().__init__()
-        self.pos_embed = position_encoding(dim)
+        self.pos_embed = DepthwiseConv3d(dim, 3)
         self.norm1 = nn.BatchNorm3d(dim)
         self.conv1 = nn.Conv3d(dim, dim, 1)
-        self.attn = nn.Conv3d(dim, dim, 5, padding=2, groups=dim)
+        self.attn = DepthwiseConv3d(dim, 5)
         self.conv2 = nn.Conv3d(dim, dim, 1)
         self.norm2 = nn.BatchNorm3d(dim)
         self.mlp = ConvMlp(dim, int(dim * mlp_ratio))
@@ -97,7 +94,7 @@ class ConvBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Block of stages 3 and 4: position encoding, attention, MLP.
+    """Block of stages 3 and 4: dynamic position encoding, attention, MLP.
 
     Args:
         dim: channels.
@@ -108,7 +105,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, dim: int, attention: nn.Module, mlp_ratio: float, drop_path: float) -> None:
         super().__init__()
-        self.pos_embed = position_encoding(dim)
+        self.pos_embed = DepthwiseConv3d(dim, 3)
         self.norm1 = nn.LayerNorm(dim, eps=BLOCK_NORM_EPS)
         self.attn = attention
         self.norm2 = nn.LayerNorm(dim, eps=BLOCK_NORM_EPS)

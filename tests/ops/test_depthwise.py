@@ -1,0 +1,57 @@
+"""The depthwise convolution against torch's own, forward and every gradient."""
+
+import pytest
+import torch
+from torch import nn
+
+from slowfast.ops.depthwise import DepthwiseConv3d
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize(("kernel", "shape"), [(3, (2, 4, 5, 6, 7)), (5, (2, 3, 4, 3, 9)), (5, (1, 2, 1, 2, 3))])
+def test_equals_torch(kernel, shape, layout):
+    torch.manual_seed(0)
+    dim = shape[1]
+    ours = DepthwiseConv3d(dim, kernel).double()
+    theirs = nn.Conv3d(dim, dim, kernel, padding=kernel // 2, groups=dim).double()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(shape, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    weight = torch.randn(shape, dtype=torch.float64)
+    results = []
+    for module in (ours, theirs):
+        out = module(x)
+        gradients = torch.autograd.grad((out * weight).sum(), (x, module.weight, module.bias))
+        results.append((out, *gradients))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_frozen_parameters_and_inputs_without_gradient():
+    module = DepthwiseConv3d(3, 3)
+    x = torch.randn(1, 3, 2, 4, 4)
+    module(x).sum().backward()
+    assert module.weight.grad is not None
+    module.requires_grad_(False)
+    x.requires_grad_()
+    module(x).sum().backward()
+    assert x.grad is not None
+
+
+def test_autocast_computes_in_half_precision_and_keeps_float_gradients():
+    torch.manual_seed(0)
+    module = DepthwiseConv3d(4, 5)
+    x = torch.randn(2, 4, 3, 5, 5, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = module(x)
+    assert out.dtype == torch.bfloat16
+    out.float().square().sum().backward()
+    assert x.grad.dtype == module.weight.grad.dtype == torch.float32
+    found = x.grad.clone()
+    x.grad = None
+    module(x).square().sum().backward()
+    assert (found - x.grad).norm() / x.grad.norm() < 0.02
+
+
+def test_even_kernel_is_refused():
+    with pytest.raises(ValueError, match="odd, found 4"):
+        DepthwiseConv3d(3, 4)
