@@ -162,6 +162,9 @@ _C.UNIFORMER.MLP_RATIO = 4.0
 # Bias of the query, key and value projection.
 _C.UNIFORMER.QKV_BIAS = True
 
+# Standard deviation of the initial weights of linear layers (truncated normal).
+_C.UNIFORMER.INIT_STD = 0.02
+
 # Stochastic depth of the last block; it grows linearly from 0 at the first block.
 _C.UNIFORMER.DROP_DEPTH_RATE = 0.1
 
@@ -181,6 +184,10 @@ _C.EMIM.WINDOW = [7, 7]
 
 # Add the motion features made from the affinities (Table 7).
 _C.EMIM.MOTION = True
+
+# Start the motion branch at zero, so that pre-trained attention is what it was at step 0. The paper's authors note
+# that this matters for fine-tuning and may be dropped when training from scratch.
+_C.EMIM.ZERO_INIT_MOTION = True
 
 # Implementation: auto (the fastest that runs here) | reference (the definition) | dense (exact, fast on CPU).
 _C.EMIM.BACKEND = "auto"

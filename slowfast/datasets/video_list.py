@@ -37,13 +37,7 @@ class VideoList:
         """
         num_classes = _at_least(1, cfg.MODEL.NUM_CLASSES, "MODEL.NUM_CLASSES")
         parts = {
-            "records": read_manifest(
-                list_path(cfg, split),
-                cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR,
-                _one_of(FIELDS, cfg.DATA.SOURCE, "DATA.SOURCE"),
-                _one_of(("auto", *SEPARATORS), cfg.DATA.PATH_LABEL_SEPARATOR, "DATA.PATH_LABEL_SEPARATOR"),
-                num_classes,
-            ),
+            "records": load_records(cfg, split, num_classes),
             "sampler": build_sampler(cfg),
             "open_reader": build_reader_factory(cfg),
             "class_names": load_class_names(cfg),
@@ -61,6 +55,19 @@ class VideoList:
             num_crops = _at_least(1, cfg.TEST.NUM_SPATIAL_CROPS, "TEST.NUM_SPATIAL_CROPS")
         transform = build_test_transform(cfg, num_crops)
         return EvalVideos(**parts, transform=transform, num_clips=num_clips, num_crops=num_crops)
+
+
+def load_records(cfg: CfgNode, split: str, num_classes: int) -> list[Record]:
+    """Return the records of a split; a missing list is an error that says where the data set comes from."""
+    path = list_path(cfg, split)
+    prefix = cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR
+    source = _one_of(FIELDS, cfg.DATA.SOURCE, "DATA.SOURCE")
+    separators = ("auto", *SEPARATORS)
+    separator = _one_of(separators, cfg.DATA.PATH_LABEL_SEPARATOR, "DATA.PATH_LABEL_SEPARATOR")
+    try:
+        return read_manifest(path, prefix, source, separator, num_classes)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}. {cfg.DATA.MISSING_HINT}".rstrip()) from error
 
 
 def list_path(cfg: CfgNode, split: str) -> str:

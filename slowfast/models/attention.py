@@ -46,6 +46,7 @@ class EmimAttention(nn.Module):
         qkv_bias: bias of the query, key and value projection.
         window: side of the window (tokens), odd.
         motion: add the motion features (Table 7).
+        zero_init_motion: start the motion branch at zero, which keeps pre-trained attention as it was at step 0.
         backend: implementation, see :func:`slowfast.ops.emim.emim_attention`.
     """
 
@@ -56,6 +57,7 @@ class EmimAttention(nn.Module):
         qkv_bias: bool = True,
         window: int = 7,
         motion: bool = True,
+        zero_init_motion: bool = True,
         backend: str = "auto",
     ) -> None:
         super().__init__()
@@ -63,6 +65,7 @@ class EmimAttention(nn.Module):
         get_backend(backend)
         self.num_heads = num_heads
         self.backend = backend
+        self.zero_init_motion = zero_init_motion
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
         self.rpb = nn.Parameter(torch.zeros(num_heads, window, window))
@@ -78,15 +81,14 @@ class EmimAttention(nn.Module):
             self.reset_motion()
 
     def reset_motion(self) -> None:
-        """Initialise the motion MLP so that it adds nothing: pre-trained attention keeps working at step 0.
-
-        To be called after any initialisation that runs over all linear layers.
-        """
+        """Initialise the motion MLP; to be called after any initialisation that runs over all linear layers."""
         if self.motion_conv is not None:
-            nn.init.xavier_uniform_(self.motion_conv[0].weight)
-            nn.init.zeros_(self.motion_conv[0].bias)
-            nn.init.zeros_(self.motion_conv[2].weight)
-            nn.init.zeros_(self.motion_conv[2].bias)
+            first, _, last = self.motion_conv
+            for layer in (first, last):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+            if self.zero_init_motion:
+                nn.init.zeros_(last.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)  # (B, T, H, W, N, D) each

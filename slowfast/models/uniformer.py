@@ -34,6 +34,7 @@ class Uniformer(nn.Module):
         mlp_ratio: hidden width of the MLPs over their input width.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first.
         temporal_downsample: halve the frame rate in the stem.
+        init_std: standard deviation of the initial weights of linear layers (truncated normal).
         checkpoint_num: per stage, how many of its first blocks recompute their activations in the backward pass.
 
     Raises:
@@ -51,6 +52,7 @@ class Uniformer(nn.Module):
         drop_path_rate: float = 0.0,
         temporal_downsample: bool = False,
         checkpoint_num: Sequence[int] = (0, 0, 0, 0),
+        init_std: float = 0.02,
     ) -> None:
         super().__init__()
         _check_stages(embed_dim, depth, attention, head_dim, checkpoint_num)
@@ -77,7 +79,7 @@ class Uniformer(nn.Module):
 
         self.norm = nn.BatchNorm3d(embed_dim[3])
         self.head = nn.Linear(embed_dim[3], num_classes)
-        self._init_weights()
+        self._init_weights(init_std)
 
     @classmethod
     def from_config(cls, cfg) -> Uniformer:
@@ -94,7 +96,12 @@ class Uniformer(nn.Module):
             check_window(window, f"EMIM.WINDOW for stage {stage}")
             options = {
                 "joint": {},
-                "emim": {"window": window, "motion": cfg.EMIM.MOTION, "backend": cfg.EMIM.BACKEND},
+                "emim": {
+                    "window": window,
+                    "motion": cfg.EMIM.MOTION,
+                    "zero_init_motion": cfg.EMIM.ZERO_INIT_MOTION,
+                    "backend": cfg.EMIM.BACKEND,
+                },
             }
             names = cfg.UNIFORMER[f"STAGE{stage}_ATTENTION"]
             if not names or not set(names) <= set(ATTENTIONS):
@@ -112,6 +119,7 @@ class Uniformer(nn.Module):
             drop_path_rate=cfg.UNIFORMER.DROP_DEPTH_RATE,
             temporal_downsample=cfg.UNIFORMER.TEMPORAL_DOWNSAMPLE,
             checkpoint_num=cfg.MODEL.CHECKPOINT_NUM,
+            init_std=cfg.UNIFORMER.INIT_STD,
         )
 
     def forward_stages(self, clips: torch.Tensor) -> list[torch.Tensor]:
@@ -137,10 +145,10 @@ class Uniformer(nn.Module):
         """Return logits (B, K) of clips (B, 3, T, H, W); never probabilities, in training and evaluation alike."""
         return self.head(self.forward_features(clips).mean(dim=(2, 3, 4)))
 
-    def _init_weights(self) -> None:
+    def _init_weights(self, std: float) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.trunc_normal_(module.weight, std=std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for module in self.modules():

@@ -1,0 +1,194 @@
+"""Whole runs: training, test, results, resuming, and what stops them."""
+
+import csv
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from conftest import run_tool
+
+from slowfast.engine.run import main
+from slowfast.utils.logging import read_events
+
+
+def run(config, *settings, tasks=("train", "test")):
+    return main(tasks, "test run", ["--cfg", str(config), *map(str, settings)])
+
+
+def results(folder):
+    return json.loads((folder / "test_results.json").read_text())
+
+
+def weights(folder, epoch):
+    return torch.load(folder / "checkpoints" / f"epoch_{epoch:05d}.pyth", weights_only=True)["model_state"]
+
+
+def test_a_run_leaves_what_is_needed_to_read_and_repeat_it(config, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run(config, "TENSORBOARD.ENABLE", True) == 0
+    found = results(out)
+    assert found["num_videos"] == 17 and found["num_views"] == 17 * 6 and found["bad_videos"] == []
+    assert 0 <= found["top1"] <= found["top5"] <= 100
+    assert found["protocol"].startswith("4 frames x 2 clips x 3 crops, 32x32 px")
+    assert found["checkpoint"].endswith("best.pyth") and "MAX_EPOCH: 2" in found["config"]
+    with open(out / "per_class_accuracy.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12 and sum(int(row["num_videos"]) for row in rows) == 17
+    assert rows[0]["class"] and not rows[0]["class"].isdigit()
+    for name in ("confusion_matrix.png", "learning_curves.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    epochs = read_events(str(out), "train_epoch")
+    assert [event["epoch"] for event in epochs] == [1, 2]
+    assert [event["num_videos"] for event in read_events(str(out), "val")] == [17, 17]
+    environment = json.loads((out / "environment.json").read_text())
+    assert environment["versions"]["torch"] == torch.__version__.split("+")[0] or environment["versions"]["torch"]
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(out / "tensorboard"))
+    board.Reload()
+    losses = [scalar.value for scalar in board.Scalars("train_epoch/loss")]
+    assert losses == pytest.approx([event["loss"] for event in epochs], rel=1e-5)
+
+    printed = capsys.readouterr().out
+    for words in ("world size 1", "24 training and 17 validation videos", "parameters", "GFLOPs", "learning rate 0.001"):
+        assert words in printed
+
+    # The same command again: nothing is trained or tested a second time.
+    before = (out / "test_results.json").stat().st_mtime_ns
+    assert run(config, "TENSORBOARD.ENABLE", True) == 0
+    printed = capsys.readouterr().out
+    assert "training is already finished: 2 epochs" in printed and "already tested" in printed
+    assert (out / "test_results.json").stat().st_mtime_ns == before
+    # A test alone always runs, and gives the same numbers.
+    assert run(config, "TENSORBOARD.ENABLE", True, tasks=("test",)) == 0
+    assert (out / "test_results.json").stat().st_mtime_ns > before
+    assert results(out) == found
+
+
+def test_resumed_run_equals_the_uninterrupted_one(config, tmp_path):
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    settings = ("SOLVER.MAX_EPOCH", 3, "UNIFORMER.DROP_DEPTH_RATE", 0.3)
+    assert run(config, *settings, "OUTPUT_DIR", straight, tasks=("train",)) == 0
+    shutil.copytree(straight, resumed)
+    newest = resumed / "checkpoints" / "epoch_00003.pyth"
+    # As if the machine had died while the last checkpoint was written.
+    with open(newest, "r+b") as file:
+        file.truncate(os.path.getsize(newest) // 3)
+    assert run(config, *settings, "OUTPUT_DIR", resumed, tasks=("train",)) == 0
+    expected, found = weights(straight, 3), weights(resumed, 3)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    losses = [event["loss"] for event in read_events(str(resumed), "train_epoch")]
+    assert len(losses) == 4 and losses[3] == losses[2]
+
+
+def test_changed_configuration_is_reported_on_resume(config, tmp_path, capsys):
+    assert run(config, "SOLVER.MAX_EPOCH", 1, tasks=("train",)) == 0
+    assert run(config, "SOLVER.BASE_LR", 5e-4, tasks=("train",)) == 0
+    printed = capsys.readouterr().out
+    assert "SOLVER.BASE_LR: 0.001 -> 0.0005" in printed and "SOLVER.MAX_EPOCH: 1 -> 2" in printed
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_trains_on_cpu(config, tmp_path, precision):
+    assert run(config, "TRAIN.PRECISION", precision, "SOLVER.MAX_EPOCH", 1, tasks=("train",)) == 0
+    (event,) = read_events(str(tmp_path / "run"), "train_epoch")
+    assert 2 < event["loss"] < 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "messages"),
+    [
+        (["DATA.PATH_TO_DATA_DIR", "nowhere", "DATA.MISSING_HINT", "Make it."], ["nowhere/train.txt does not exist", "Make it."]),
+        (["MODEL.NUM_CLASSES", 5], ["train.txt:", "MODEL.NUM_CLASSES"]),
+        (["SOLVER.BASE_RL", 1], ["unknown key SOLVER.BASE_RL; did you mean SOLVER.BASE_LR"]),
+        (["SOLVER.MAX_EPOCH", "many"], ["SOLVER.MAX_EPOCH takes a int"]),
+        (["EMIM.WINDOW", "[4, 7]"], ["EMIM.WINDOW for stage 3", "odd", "found 4"]),
+        (["TRAIN.BATCH_SIZE", 100], ["24 training videos are fewer than one batch, TRAIN.BATCH_SIZE 100"]),
+        (["TRAIN.PRECISION", "fp8"], ["TRAIN.PRECISION must be", "found 'fp8'"]),
+        (["SOLVER.WARMUP_EPOCHS", 9.0], ["SOLVER.WARMUP_EPOCHS", "SOLVER.MAX_EPOCH 2"]),
+        (["MODEL.PRETRAINED", "no.pth", "MODEL.PRETRAINED_HINT", "Get it."], ["MODEL.PRETRAINED", "no.pth", "Get it."]),
+        (["DEVICE", "gpu"], ["DEVICE must be auto, cpu or cuda, found 'gpu'"]),
+        (["OUTPUT_DIR", "/proc/run"], ["OUTPUT_DIR /proc/run cannot be made"]),
+    ],
+)
+def test_mistakes_end_with_one_line_and_a_status(config, capsys, settings, messages):
+    assert run(config, *settings) == 2
+    error = capsys.readouterr().err
+    assert all(message in error for message in messages), error
+    assert "Traceback" not in error
+
+
+def test_missing_file_and_overrides_without_value(config, capsys):
+    assert main(("train",), "", ["--cfg", "none.yaml"]) == 2
+    assert "none.yaml does not exist" in capsys.readouterr().err
+    assert run(config, "SOLVER.MAX_EPOCH") == 2
+    assert "KEY VALUE pairs" in capsys.readouterr().err
+
+
+def test_checkpoint_of_another_architecture(config, tmp_path, capsys):
+    assert run(config, "SOLVER.MAX_EPOCH", 1, tasks=("train",)) == 0
+    wider = ("UNIFORMER.EMBED_DIM", "[8, 8, 16, 32]")
+    assert run(config, *wider, tasks=("test",)) == 2
+    assert "checkpoint of another architecture" in capsys.readouterr().err
+    assert run(config, *wider, tasks=("train",)) == 2
+    assert "checkpoint of another architecture" in capsys.readouterr().err
+
+
+def test_other_class_order_is_noticed(config, tmp_path, capsys):
+    assert run(config, "SOLVER.MAX_EPOCH", 1, tasks=("train",)) == 0
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(f"class {i}" for i in range(12)))
+    assert run(config, "DATA.CLASS_NAMES_FILE", names, tasks=("test",)) == 2
+    assert "other class names or another order" in capsys.readouterr().err
+
+
+def test_bad_videos_are_skipped_in_training_and_never_replaced_in_testing(config, tmp_path, data_dir, capsys):
+    broken = tmp_path / "broken"
+    shutil.copytree(data_dir, broken)
+    victims = {split: (broken / f"{split}.txt").read_text().split()[0] for split in ("train", "val")}
+    (broken / victims["train"] / "00002.jpg").unlink()
+    (broken / victims["val"] / "00003.jpg").write_bytes(b"no image")
+    settings = ("DATA.PATH_TO_DATA_DIR", broken, "SOLVER.MAX_EPOCH", 1, "DATA.NUM_FRAMES", 6, "TEST.NUM_ENSEMBLE_VIEWS", 1)
+
+    assert run(config, *settings, "DATA.MAX_BAD_SHARE", 0.01, tasks=("train",)) == 2
+    assert "1 of 24 training videos cannot be decoded" in capsys.readouterr().err
+    assert run(config, *settings, tasks=("train",)) == 0
+    printed = capsys.readouterr().out
+    assert "1 bad videos" in printed and victims["train"] in printed
+    assert run(config, *settings, tasks=("test",)) == 2
+    error = capsys.readouterr().err
+    assert victims["val"] in error and "TEST.ON_BAD_VIDEO count_wrong" in error
+    assert run(config, *settings, "TEST.ON_BAD_VIDEO", "count_wrong", tasks=("test",)) == 0
+    found = results(tmp_path / "run")
+    assert [bad["path"] for bad in found["bad_videos"]] == [str(broken / victims["val"])]
+    assert found["num_videos"] == 17
+
+
+def test_loss_that_is_not_finite_stops_the_run(config, capsys):
+    assert run(config, "SOLVER.BASE_LR", 1e30, "SOLVER.WARMUP_EPOCHS", 0.0, tasks=("train",)) == 2
+    error = capsys.readouterr().err
+    assert "the loss is nan" in error and "learning rate" in error and "videos [" in error
+
+
+def test_pretrained_weights_of_other_classes(config, tmp_path, capsys):
+    assert run(config, "SOLVER.MAX_EPOCH", 1, tasks=("train",)) == 0
+    best = tmp_path / "run" / "checkpoints" / "best.pyth"
+    again = ("OUTPUT_DIR", tmp_path / "fine", "SOLVER.MAX_EPOCH", 1, "MODEL.PRETRAINED", best)
+    assert run(config, *again, "MODEL.NUM_CLASSES", 13, "DATA.CLASS_NAMES_FILE", "", tasks=("train",)) == 2
+    assert "12 class names, MODEL.NUM_CLASSES is 13" in capsys.readouterr().err
+    assert run(config, *again, tasks=("train",)) == 0
+    assert "0 skipped, 0 missing" in capsys.readouterr().out
+
+
+def test_tools_are_the_same_code(config, tmp_path):
+    trained = run_tool("train_net.py", "--cfg", config, "SOLVER.MAX_EPOCH", 1)
+    assert trained.returncode == 0, trained.stderr
+    assert not (tmp_path / "run" / "test_results.json").exists()
+    tested = run_tool("test_net.py", "--cfg", config, "SOLVER.MAX_EPOCH", 1)
+    assert tested.returncode == 0, tested.stderr
+    assert "test: top-1" in tested.stdout
+    wrong = run_tool("run_net.py", "--cfg", config, "TRAIN.BATCH", 3)
+    assert wrong.returncode == 2 and "unknown key TRAIN.BATCH" in wrong.stderr
