@@ -7,12 +7,13 @@ truncated files. Frames are then matched by their times, never by a frame rate.
 from __future__ import annotations
 
 import itertools
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from slowfast.datasets.decoder.reader import DecodeError, FrameReader
 
@@ -25,6 +26,9 @@ _DECORD_CODECS = {"h264", "hevc", "vp9"}
 
 # A Matroska file that ends this much, and two frames, before its announced duration has lost its tail.
 _MAX_MISSING_TAIL_SEC = 0.5
+
+# Decoding on over this many frames that nobody needs is cheaper than seeking past them.
+_SEEK_GAP_FRAMES = 8
 
 
 @contextmanager
@@ -40,7 +44,7 @@ def _decode_errors(path: str) -> Iterator[None]:
 class PyAvVideo(FrameReader):
     """A video file read by PyAV with one thread.
 
-    Only the key frame groups that contain a needed frame are decoded, each up to its last needed frame.
+    Decoding starts at the key frame before the first needed frame and seeks on where that saves decoding.
 
     Args:
         path: the file.
@@ -70,6 +74,8 @@ class PyAvVideo(FrameReader):
 
     def _open(self) -> None:
         self.close()
+        # One for all frames: setting up a conversion costs more than converting a small frame.
+        self._reformatter = VideoReformatter()
         self._container = av.open(self.path, metadata_errors="ignore")
         self._stream = self._container.streams.best("video")
         if self._stream is None:
@@ -139,8 +145,8 @@ class PyAvVideo(FrameReader):
                 frames = self._decode_counting(needed)
             else:
                 frames = {}
-                for key, group in itertools.groupby(needed, self._key_before):
-                    frames |= self._decode_group(key, list(group))
+                for key, group in self._groups(needed):
+                    frames |= self._decode_group(key, group)
                 missing = [index for index in needed if index not in frames]
                 if missing:
                     # The key frame did not suffice (an open group, a coarse seek): decode from the beginning.
@@ -150,6 +156,19 @@ class PyAvVideo(FrameReader):
         if missing:
             raise DecodeError(self.path, f"frames {missing} of {self.num_frames} cannot be decoded")
         return frames
+
+    def _groups(self, needed: list[int]) -> Iterator[tuple[tuple[int, int], list[int]]]:
+        """Split the frames where seeking to a key frame saves decoding; yield the key frame and the frames after it."""
+        group: list[int] = []
+        for index in needed:
+            key = self._key_before(index)
+            if group and bisect_left(self._times, key[0]) - group[-1] <= _SEEK_GAP_FRAMES:
+                group.append(index)
+            else:
+                if group:
+                    yield first_key, group
+                first_key, group = key, [index]
+        yield first_key, group
 
     def _key_before(self, index: int) -> tuple[int, int]:
         return self._keys[max(bisect_right(self._keys, self._times[index], key=lambda key: key[0]) - 1, 0)]
@@ -169,7 +188,7 @@ class PyAvVideo(FrameReader):
                 break
             self._check_frame(frame)
             if frame.pts in index_of:
-                frames[index_of[frame.pts]] = _to_rgb(frame)
+                frames[index_of[frame.pts]] = self._to_rgb(frame)
                 if len(frames) == len(group):
                     break
         return frames
@@ -183,7 +202,7 @@ class PyAvVideo(FrameReader):
     def _decode_counting(self, needed: list[int]) -> dict[int, np.ndarray]:
         wanted = set(needed)
         first_frames = itertools.islice(self._decode_all(), needed[-1] + 1)
-        return {index: _to_rgb(frame) for index, frame in enumerate(first_frames) if index in wanted}
+        return {index: self._to_rgb(frame) for index, frame in enumerate(first_frames) if index in wanted}
 
     def _check_frame(self, frame: av.VideoFrame) -> None:
         # The decoder paints over the damage and goes on; later frames copy from this one.
@@ -191,7 +210,7 @@ class PyAvVideo(FrameReader):
             at = f" at {frame.time:.2f} s" if frame.time is not None else ""
             raise DecodeError(self.path, f"damaged frame{at}")
 
-
-def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
-    # Phones store upright videos lying down with a rotation beside them; decord turns them as well.
-    return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
+    def _to_rgb(self, frame: av.VideoFrame) -> np.ndarray:
+        # Phones store upright videos lying down with a rotation beside them; decord turns them as well.
+        pixels = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
+        return np.rot90(pixels, round(frame.rotation / 90) % 4)
