@@ -80,7 +80,7 @@ def train(cfg, process: Process, recorder: Recorder) -> None:
     model.to(process.device)
     _describe(cfg, process, model, train_loader, val_loader, precision)
     training = Training(
-        model=_parallel(model, process),
+        model=parallel_model(model, process),
         optimizer=build_optimizer(model, cfg),
         scaler=torch.amp.GradScaler(process.device.type, enabled=precision == "fp16"),
         schedule=_schedule(cfg),
@@ -270,7 +270,8 @@ class _Totals:
         }
 
 
-def _parallel(model: nn.Module, process: Process) -> nn.Module:
+def parallel_model(model: nn.Module, process: Process) -> nn.Module:
+    """Return the model wrapped for gradient averaging over all processes; alone, as it is."""
     if process.world_size == 1:
         return model
     return DistributedDataParallel(model, device_ids=[process.local_rank] if process.device.type == "cuda" else None)

@@ -53,7 +53,7 @@ def test_a_run_leaves_what_is_needed_to_read_and_repeat_it(config, tmp_path, cap
     assert losses == pytest.approx([event["loss"] for event in epochs], rel=1e-5)
 
     printed = capsys.readouterr().out
-    for words in ("world size 1", "24 training and 17 validation videos", "parameters", "GFLOPs", "learning rate 0.001"):
+    for words in ("world size 1", "24 training and 17 validation", "parameters", "GFLOPs", "learning rate 0.001"):
         assert words in printed
 
     # The same command again: nothing is trained or tested a second time.
@@ -101,7 +101,10 @@ def test_mixed_precision_trains_on_cpu(config, tmp_path, precision):
 @pytest.mark.parametrize(
     ("settings", "messages"),
     [
-        (["DATA.PATH_TO_DATA_DIR", "nowhere", "DATA.MISSING_HINT", "Make it."], ["nowhere/train.txt does not exist", "Make it."]),
+        (
+            ["DATA.PATH_TO_DATA_DIR", "nowhere", "DATA.MISSING_HINT", "Make it."],
+            ["nowhere/train.txt does not exist", "Make it."],
+        ),
         (["MODEL.NUM_CLASSES", 5], ["train.txt:", "MODEL.NUM_CLASSES"]),
         (["SOLVER.BASE_RL", 1], ["unknown key SOLVER.BASE_RL; did you mean SOLVER.BASE_LR"]),
         (["SOLVER.MAX_EPOCH", "many"], ["SOLVER.MAX_EPOCH takes a int"]),
@@ -151,7 +154,7 @@ def test_bad_videos_are_skipped_in_training_and_never_replaced_in_testing(config
     victims = {split: (broken / f"{split}.txt").read_text().split()[0] for split in ("train", "val")}
     (broken / victims["train"] / "00002.jpg").unlink()
     (broken / victims["val"] / "00003.jpg").write_bytes(b"no image")
-    settings = ("DATA.PATH_TO_DATA_DIR", broken, "SOLVER.MAX_EPOCH", 1, "DATA.NUM_FRAMES", 6, "TEST.NUM_ENSEMBLE_VIEWS", 1)
+    settings = ("DATA.PATH_TO_DATA_DIR", broken, "SOLVER.MAX_EPOCH", 1, "DATA.NUM_FRAMES", 6)
 
     assert run(config, *settings, "DATA.MAX_BAD_SHARE", 0.01, tasks=("train",)) == 2
     assert "1 of 24 training videos cannot be decoded" in capsys.readouterr().err

@@ -157,18 +157,16 @@ class PyAvVideo(FrameReader):
             raise DecodeError(self.path, f"frames {missing} of {self.num_frames} cannot be decoded")
         return frames
 
-    def _groups(self, needed: list[int]) -> Iterator[tuple[tuple[int, int], list[int]]]:
-        """Split the frames where seeking to a key frame saves decoding; yield the key frame and the frames after it."""
-        group: list[int] = []
+    def _groups(self, needed: list[int]) -> list[tuple[tuple[int, int], list[int]]]:
+        """Split the frames where seeking saves decoding: pairs of a key frame and the frames to decode from it on."""
+        groups: list[tuple[tuple[int, int], list[int]]] = []
         for index in needed:
             key = self._key_before(index)
-            if group and bisect_left(self._times, key[0]) - group[-1] <= _SEEK_GAP_FRAMES:
-                group.append(index)
+            if groups and bisect_left(self._times, key[0]) - groups[-1][1][-1] <= _SEEK_GAP_FRAMES:
+                groups[-1][1].append(index)
             else:
-                if group:
-                    yield first_key, group
-                first_key, group = key, [index]
-        yield first_key, group
+                groups.append((key, [index]))
+        return groups
 
     def _key_before(self, index: int) -> tuple[int, int]:
         return self._keys[max(bisect_right(self._keys, self._times[index], key=lambda key: key[0]) - 1, 0)]
