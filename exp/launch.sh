@@ -8,17 +8,19 @@
 #   MASTER_PORT      a free port on node 0, default 29500
 set -euo pipefail
 
-PYTHON=${PY:-python}
+if [ -z "${PY:-}" ]; then
+    source "$(dirname "${BASH_SOURCE[0]}")/../tools/setup_env.sh" || exit 1
+fi
 if [ -z "${NPROC_PER_NODE:-}" ]; then
     NPROC_PER_NODE=1
     if command -v nvidia-smi >/dev/null && gpus=$(nvidia-smi --list-gpus 2>/dev/null); then
-        if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then gpus=$(tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES"); fi
+        if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then gpus=$(tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES"); fi
         NPROC_PER_NODE=$(grep -c . <<<"$gpus") || NPROC_PER_NODE=1
     fi
 fi
 
 if [ "$NPROC_PER_NODE" = 1 ] && [ "${NNODES:-1}" = 1 ]; then
-    exec "$PYTHON" "$@"
+    exec "$PY" "$@"
 fi
-exec "$PYTHON" -m torch.distributed.run --nnodes="${NNODES:-1}" --node-rank="${NODE_RANK:-0}" \
+exec "$PY" -m torch.distributed.run --nnodes="${NNODES:-1}" --node-rank="${NODE_RANK:-0}" \
     --nproc-per-node="$NPROC_PER_NODE" --master-addr="${MASTER_ADDR:-127.0.0.1}" --master-port="${MASTER_PORT:-29500}" "$@"

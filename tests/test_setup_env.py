@@ -224,7 +224,7 @@ def test_package_metadata_repeats_the_requirements(tmp_path):
 
 def test_everything_imported_is_a_requirement():
     files = [file for folder in ("slowfast", "tools", "tests") for file in (ROOT / folder).rglob("*.py")]
-    allowed = {"slowfast", "cv2", "yaml", *sys.stdlib_module_names, *(file.stem for file in files)}
+    allowed = {"slowfast", "cv2", "PIL", "yaml", *sys.stdlib_module_names, *(file.stem for file in files)}
     # triton comes with torch on the platforms that have it, packaging with matplotlib and pytest.
     allowed |= {"triton", "packaging", "pip"}
     for path in ROOT.glob("requirements*.txt"):

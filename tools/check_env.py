@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".setup"
 
-MODULE_NAMES = {"opencv-python-headless": "cv2", "PyYAML": "yaml"}
+MODULE_NAMES = {"opencv-python-headless": "cv2", "pillow": "PIL", "PyYAML": "yaml"}
 # Other distributions of the same module; two of them side by side overwrite each other's files.
 EQUIVALENTS = {
     "opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless"),

@@ -79,7 +79,7 @@ def install(extras: list[str], lock: int) -> None:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "NATTEN_CUDA_ARCH": ""}
     natten = pip(*options, "-r", "requirements-natten.txt", env=environment) and venv_runs("import natten")
     if not natten:
-        say("warning: no natten, an optional package; the attention backend of that name is not available")
+        say("warning: no natten, an optional package that nothing depends on")
 
     # For work in an activated .venv: `import slowfast` from any folder.
     (site_packages() / "slowfast_repository.pth").write_text(f"{ROOT}\n", encoding="utf-8")

@@ -212,6 +212,7 @@ _C.SOLVER.CLIP_GRADIENT = 20.0
 
 # ---------------------------------------------------------------- TRAIN
 _C.TRAIN = CfgNode()
+# Whether tools/run_net.py trains (likewise TEST.ENABLE below); train_net.py and test_net.py do not ask.
 _C.TRAIN.ENABLE = True
 
 # Videos per optimisation step over all processes (each gives AUG.NUM_SAMPLE clips).
@@ -253,7 +254,7 @@ _C.TENSORBOARD = CfgNode()
 _C.TENSORBOARD.ENABLE = True
 
 _C.DIST = CfgNode()
-# Process group: auto (nccl on CUDA, else gloo) | nccl | gloo. World size and ranks come from torchrun or SLURM.
+# Process group: auto (nccl on CUDA, else gloo) | nccl | gloo. World size and ranks come from torchrun.
 _C.DIST.BACKEND = "auto"
 # Minutes after which a collective or a rendezvous that does not complete is an error.
 _C.DIST.TIMEOUT_MIN = 30.0

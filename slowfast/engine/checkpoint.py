@@ -6,7 +6,6 @@ import glob
 import logging
 import os
 import re
-import tempfile
 
 import torch
 import yaml
@@ -33,9 +32,10 @@ def save_checkpoint(output_dir: str, state: dict, is_best: bool) -> str:
     folder = os.path.join(output_dir, FOLDER)
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, f"epoch_{state['epoch']:05d}.pyth")
-    _write_atomically(path, state)
+    # The best one first: a crash in between repeats the epoch, and with it this decision.
     if is_best:
         _write_atomically(os.path.join(folder, BEST), state)
+    _write_atomically(path, state)
     for old in list_checkpoints(output_dir)[NUM_KEPT:]:
         os.remove(old)
     return path
@@ -125,9 +125,9 @@ def _flatten(tree: dict, prefix: str = "") -> dict:
 
 
 def _write_atomically(path: str, state: dict) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".writing_")
+    temporary = f"{path}.writing"  # the main process is the only one that writes
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(temporary, "wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from slowfast.engine.precision import autocast
-from slowfast.utils.distributed import Process, gather_to_main
+from slowfast.utils.distributed import Process, gather_to_all, gather_to_main
 from slowfast.utils.logging import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -51,31 +51,34 @@ def score_views(
         All scores on the main process, None on the others.
 
     Raises:
-        ValueError: a video cannot be decoded and ``on_bad_video`` is error, or it is neither of the two.
+        ValueError: a video cannot be decoded and ``on_bad_video`` is error, or none can be decoded.
         RuntimeError: a view was scored twice or not at all.
     """
-    if on_bad_video not in ON_BAD_VIDEO:
-        raise ValueError(f"TEST.ON_BAD_VIDEO must be one of {', '.join(ON_BAD_VIDEO)}, found {on_bad_video!r}")
+    assert on_bad_video in ON_BAD_VIDEO
     was_training = model.training
     model.eval()
     videos, views, logits, bad_videos = [], [], [], []
     for batch in progress_bar(loader, len(loader), description, process.is_main):
-        for bad in batch.bad:
-            if on_bad_video == "error":
-                raise ValueError(
-                    f"{bad.path} cannot be decoded: {bad.reason}. Remove it from the list, or set "
-                    "TEST.ON_BAD_VIDEO count_wrong to score such videos as wrong"
-                )
-            bad_videos.append((bad.video_index, bad.path, bad.reason))
+        bad_videos += [(bad.video_index, bad.path, bad.reason) for bad in batch.bad]
+        if bad_videos and on_bad_video == "error":
+            break
         if len(batch.clips) == 0:
             continue
         with autocast(precision, process.device):
-            scores = model(batch.clips.to(process.device, non_blocking=True))
+            scores = model(batch.to(process.device, non_blocking=True).clips)
         videos.append(batch.video_index.numpy())
         views.append(batch.view.numpy())
         logits.append(scores.float().cpu().numpy())
     model.train(was_training)
 
+    # Agreed on by all, so that none of them is left waiting for a process that has stopped.
+    bad_anywhere = [bad for share in gather_to_all(bad_videos) for bad in share]
+    if bad_anywhere and on_bad_video == "error":
+        _, path, reason = bad_anywhere[0]
+        raise ValueError(
+            f"{path} cannot be decoded: {reason}. Remove it from the list, or set TEST.ON_BAD_VIDEO count_wrong to "
+            "score such videos as wrong"
+        )
     shares = gather_to_main((videos, views, logits, bad_videos))
     return None if shares is None else _assemble(shares, loader.dataset)
 
@@ -85,7 +88,10 @@ def _assemble(shares: list[tuple], dataset) -> ViewScores:
     videos, views, logits = (
         [array for share in shares for array in share[part]] for part in range(3)
     )
-    num_classes = logits[0].shape[1] if logits else 1
+    if not logits:
+        path, reason = next(iter(bad.values()))
+        raise ValueError(f"none of the {dataset.num_videos} videos can be decoded; the first one: {path}: {reason}")
+    num_classes = logits[0].shape[1]
     table = np.full((dataset.num_videos, dataset.num_views, num_classes), np.nan, dtype=np.float32)
     times_scored = np.zeros((dataset.num_videos, dataset.num_views), dtype=np.int64)
     for video, view, scores in zip(videos, views, logits, strict=True):

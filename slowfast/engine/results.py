@@ -49,7 +49,6 @@ def write_results(
         "bad_videos": views.bad_videos,
         **facts,
     }
-    _write_json(os.path.join(output_dir, RESULTS), results)
     with open(os.path.join(output_dir, "per_class_accuracy.csv"), "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["label", "class", "num_videos", "top1_percent"])
@@ -58,6 +57,8 @@ def write_results(
             writer.writerow([label, name, counts[label], percent])
     matrix = confusion_matrix(scores, views.labels, num_classes)
     plot_confusion_matrix(matrix, names, os.path.join(output_dir, "confusion_matrix.png"))
+    # Last: its presence says that the test is complete.
+    _write_json(os.path.join(output_dir, RESULTS), results)
     recorder.event("test", **{key: value for key, value in results.items() if key != "config"})
     logger.info(summary_line(results))
     return results

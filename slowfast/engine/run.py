@@ -17,10 +17,10 @@ from slowfast.config.defaults import get_cfg
 from slowfast.engine.checkpoint import checkpoint_to_test
 from slowfast.engine.record import Recorder
 from slowfast.engine.results import plot_run, read_results, summary_line
-from slowfast.engine.test import test
+from slowfast.engine.test import check_test_settings, test
 from slowfast.engine.train import train
 from slowfast.utils.distributed import Process, barrier, broadcast_from_main, process_group
-from slowfast.utils.logging import TEXT_LOG, setup_logging
+from slowfast.utils.logging import setup_logging
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def main(tasks: tuple[str, ...], description: str, argv: list[str] | None = None
         cfg.freeze()
         with process_group(cfg.DEVICE, cfg.DIST.BACKEND, cfg.DIST.TIMEOUT_MIN) as process:
             _run(cfg, process, tasks)
-    except (ValueError, OSError, RuntimeError, ArithmeticError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if not is_expected(error):
             raise
         _report(error)
@@ -68,6 +68,13 @@ def is_expected(error: BaseException) -> bool:
 def _run(cfg, process: Process, tasks: tuple[str, ...]) -> None:
     _make_output_dir(cfg.OUTPUT_DIR)
     setup_logging(cfg.OUTPUT_DIR, process.is_main)
+    if len(tasks) > 1:
+        enabled = {"train": cfg.TRAIN.ENABLE, "test": cfg.TEST.ENABLE}
+        tasks = tuple(task for task in tasks if enabled[task])
+        if not tasks:
+            raise ValueError("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do")
+    if "test" in tasks:
+        check_test_settings(cfg)  # before the training that may come first
     recorder = Recorder(cfg.OUTPUT_DIR, process.is_main, cfg.TENSORBOARD.ENABLE)
     try:
         if process.is_main:
@@ -156,4 +163,4 @@ def _report(error: BaseException) -> None:
             traceback = (type(error), error, error.__traceback__)
             record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "stopped by an error", (), traceback)
             handler.handle(record)
-            sys.stderr.write(f"(traceback in {os.path.join(os.path.dirname(handler.baseFilename), TEXT_LOG)})\n")
+            sys.stderr.write(f"(traceback in {handler.baseFilename})\n")

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import os
 
+from slowfast.datasets.build import build_dataset
 from slowfast.datasets.loader import construct_loader
 from slowfast.engine.checkpoint import checkpoint_to_test, load_model_state
-from slowfast.engine.evaluate import score_views
+from slowfast.engine.evaluate import ON_BAD_VIDEO, score_views
 from slowfast.engine.precision import resolve_precision
 from slowfast.engine.record import Recorder
 from slowfast.engine.results import write_results
 from slowfast.models import build_model
 from slowfast.models.pretrained import read_checkpoint
 from slowfast.utils.distributed import Process
-from slowfast.utils.metrics import ensemble
+from slowfast.utils.metrics import ENSEMBLE_METHODS, ensemble
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,17 @@ def test(cfg, process: Process, recorder: Recorder) -> dict | None:
             "config": cfg.dump(),
         },
     )
+
+
+def check_test_settings(cfg) -> None:
+    """Raise ValueError or FileNotFoundError for whatever in the settings or the list of the test is wrong."""
+    if cfg.DATA.ENSEMBLE_METHOD not in ENSEMBLE_METHODS:
+        allowed = ", ".join(ENSEMBLE_METHODS)
+        raise ValueError(f"DATA.ENSEMBLE_METHOD must be one of {allowed}, found {cfg.DATA.ENSEMBLE_METHOD!r}")
+    if cfg.TEST.ON_BAD_VIDEO not in ON_BAD_VIDEO:
+        allowed = ", ".join(ON_BAD_VIDEO)
+        raise ValueError(f"TEST.ON_BAD_VIDEO must be one of {allowed}, found {cfg.TEST.ON_BAD_VIDEO!r}")
+    build_dataset(cfg, "test")
 
 
 def _check_class_names(path: str, trained: list[str] | None, tested: list[str] | None) -> None:

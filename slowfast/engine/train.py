@@ -18,7 +18,13 @@ from torch.utils.data import DataLoader
 
 from slowfast.datasets.loader import Batch, construct_loader
 from slowfast.datasets.mixup import Mixup, build_mixup, merged_accuracy_target
-from slowfast.engine.checkpoint import changed_settings, load_model_state, read_newest, save_checkpoint
+from slowfast.engine.checkpoint import (
+    changed_settings,
+    list_checkpoints,
+    load_model_state,
+    read_newest,
+    save_checkpoint,
+)
 from slowfast.engine.evaluate import score_views
 from slowfast.engine.precision import autocast, resolve_precision
 from slowfast.engine.record import Recorder
@@ -26,7 +32,7 @@ from slowfast.models import build_model
 from slowfast.models.complexity import count_gmacs, count_parameters
 from slowfast.models.optimizer import build_optimizer
 from slowfast.models.pretrained import load_pretrained
-from slowfast.utils.distributed import Process, all_reduce_sum, barrier
+from slowfast.utils.distributed import Process, all_reduce_sum, barrier, gather_to_all
 from slowfast.utils.logging import progress_bar
 from slowfast.utils.lr_policy import cosine_with_warmup
 from slowfast.utils.metrics import accuracy_summary, ensemble
@@ -67,15 +73,17 @@ def train(cfg, process: Process, recorder: Recorder) -> None:
         FileNotFoundError: a missing list or weight file.
         FloatingPointError: the loss is not finite.
     """
+    _check_settings(cfg)
     precision = resolve_precision(cfg.TRAIN.PRECISION, process.device, "TRAIN.PRECISION")
     test_precision = resolve_precision(cfg.TEST.PRECISION, process.device, "TEST.PRECISION")
     train_loader = construct_loader(cfg, "train", process.rank, process.world_size)
     val_loader = construct_loader(cfg, "val", process.rank, process.world_size)
     class_names = train_loader.dataset.class_names
 
+    newest = _find_checkpoint(cfg)
     seed_everything(cfg.RNG_SEED)
     model = build_model(cfg)
-    if cfg.MODEL.PRETRAINED:
+    if cfg.MODEL.PRETRAINED and newest is None:
         _load_pretrained(model, cfg)
     model.to(process.device)
     _describe(cfg, process, model, train_loader, val_loader, precision)
@@ -92,7 +100,8 @@ def train(cfg, process: Process, recorder: Recorder) -> None:
         clips_per_step=cfg.TRAIN.BATCH_SIZE // process.world_size * cfg.AUG.NUM_SAMPLE,
         log_period=cfg.LOG_PERIOD,
     )
-    first_epoch, best_top1 = _resume(cfg, training, model) if cfg.TRAIN.AUTO_RESUME else (0, -1.0)
+    first_epoch, best_top1 = (0, -1.0) if newest is None else _resume(cfg, training, model, *newest)
+    _check_same_start(first_epoch, cfg.OUTPUT_DIR)
     last_epoch = cfg.SOLVER.MAX_EPOCH
     if first_epoch >= last_epoch:
         logger.info("training is already finished: %d epochs in %s", first_epoch, cfg.OUTPUT_DIR)
@@ -137,8 +146,8 @@ def train_epoch(
     process, num_steps = training.process, len(loader)
     training.model.train()
     loader.sampler.set_epoch(epoch)
-    totals = _Totals()
-    recent = _Totals()
+    totals, recent = _Totals(), _Totals()
+    bad_videos: list[dict[str, str]] = []
     bar = progress_bar(loader, num_steps, f"epoch {epoch + 1}", process.is_main)
     started = time.perf_counter()
     for step, batch in enumerate(bar):
@@ -153,8 +162,7 @@ def train_epoch(
                 f"loss scale {training.scaler.get_scale():g}, videos {batch.video_index.tolist()}); "
                 "try TRAIN.PRECISION bf16 or fp32, a lower SOLVER.BASE_LR or a longer SOLVER.WARMUP_EPOCHS"
             )
-        for bad in batch.bad:
-            logger.warning("skipped, not decodable: %s: %s", bad.path, bad.reason)
+        bad_videos += [{"path": bad.path, "reason": bad.reason} for bad in batch.bad]
         elapsed = time.perf_counter() - started
         for sums in (totals, recent):
             sums.add(len(batch.clips), loss_sum, num_correct, len(batch.bad), waited, elapsed)
@@ -167,6 +175,10 @@ def train_epoch(
             recent = _Totals()
         started = time.perf_counter()
 
+    bad_videos = [bad for share in gather_to_all(bad_videos) for bad in share]
+    for bad in bad_videos if process.is_main else ():
+        logger.warning("skipped, not decodable: %(path)s: %(reason)s", bad)
+        training.recorder.event("bad_video", epoch=epoch + 1, **bad)
     scalars = totals.over_all_processes(process.device).scalars()
     training.recorder.scalars("train_epoch", (epoch + 1) * num_steps, epoch=epoch + 1, **scalars)
     logger.info(
@@ -175,9 +187,9 @@ def train_epoch(
         scalars["bad_videos"],
     )  # fmt: skip
     num_videos = loader.dataset.num_videos
-    if scalars["bad_videos"] > max_bad_share * num_videos:
+    if len(bad_videos) > max_bad_share * num_videos:
         raise ValueError(
-            f"{scalars['bad_videos']} of {num_videos} training videos cannot be decoded, more than "
+            f"{len(bad_videos)} of {num_videos} training videos cannot be decoded, more than "
             f"DATA.MAX_BAD_SHARE {max_bad_share:g} allows; the log names each of them"
         )
 
@@ -191,11 +203,16 @@ def train_step(
         Sum of the loss over the clips, number of clips classified right, and norm of the gradient before clipping.
     """
     process = training.process
-    is_empty = len(batch.clips) == 0
-    clips, labels = batch.clips.to(process.device, non_blocking=True), batch.labels.to(process.device)
+    batch = batch.to(process.device, non_blocking=True)
+    clips, labels = batch.clips, batch.labels
+    is_empty = len(clips) == 0
+    if is_empty and process.world_size == 1:
+        return 0.0, 0.0, 0.0
     if is_empty:
-        # Every video of this process was bad. It must still take part in the exchange of gradients: with zeros.
+        # Every video of this process was bad. It still takes part in the exchange of gradients, with zeros, and in
+        # evaluation mode, so that the zero clips leave no trace in the statistics of batch norms.
         clips, labels = clips.new_zeros((2, *clips.shape[1:])), labels.new_zeros(2)
+        training.model.eval()
     clips, targets = training.mixup(clips, labels, mixup_rng)
     with autocast(training.precision, process.device):
         logits = training.model(clips)
@@ -212,8 +229,11 @@ def train_step(
     training.scaler.step(training.optimizer)
     training.scaler.update()
 
+    if is_empty:
+        training.model.train()
+        return 0.0, 0.0, grad_norm.item()
     scores, label = merged_accuracy_target(logits.detach().float(), targets)
-    num_correct = 0.0 if is_empty else (scores.argmax(dim=1) == label).sum().item()
+    num_correct = (scores.argmax(dim=1) == label).sum().item()
     return loss_sum.item(), num_correct, grad_norm.item()
 
 
@@ -284,6 +304,22 @@ def _share_buffers(model: nn.Module) -> None:
             dist.broadcast(buffer, src=0)
 
 
+def _check_settings(cfg) -> None:
+    for key, value, is_valid, allowed in (
+        ("RNG_SEED", cfg.RNG_SEED, cfg.RNG_SEED >= 0, "0 or more"),
+        ("LOG_PERIOD", cfg.LOG_PERIOD, cfg.LOG_PERIOD >= 1, "1 or more"),
+        ("TRAIN.EVAL_PERIOD", cfg.TRAIN.EVAL_PERIOD, cfg.TRAIN.EVAL_PERIOD >= 1, "1 or more"),
+        ("TRAIN.CHECKPOINT_PERIOD", cfg.TRAIN.CHECKPOINT_PERIOD, cfg.TRAIN.CHECKPOINT_PERIOD >= 1, "1 or more"),
+        ("SOLVER.MAX_EPOCH", cfg.SOLVER.MAX_EPOCH, cfg.SOLVER.MAX_EPOCH >= 1, "1 or more"),
+        ("SOLVER.WARMUP_EPOCHS", cfg.SOLVER.WARMUP_EPOCHS, cfg.SOLVER.WARMUP_EPOCHS >= 0, "0 or more"),
+        ("SOLVER.CLIP_GRADIENT", cfg.SOLVER.CLIP_GRADIENT, cfg.SOLVER.CLIP_GRADIENT >= 0, "0 (off) or more"),
+        ("SOLVER.BETAS", cfg.SOLVER.BETAS, len(cfg.SOLVER.BETAS) == 2, "two numbers"),
+        ("MODEL.NUM_CLASSES", cfg.MODEL.NUM_CLASSES, cfg.MODEL.NUM_CLASSES >= 2, "2 or more"),
+    ):
+        if not is_valid:
+            raise ValueError(f"{key} is {value!r}; allowed: {allowed}")
+
+
 def _load_pretrained(model: nn.Module, cfg) -> None:
     try:
         load_pretrained(model, cfg.MODEL.PRETRAINED, cfg.MODEL.PRETRAINED_MIN_MATCH)
@@ -293,11 +329,11 @@ def _load_pretrained(model: nn.Module, cfg) -> None:
 
 def _schedule(cfg) -> Callable[[float], float]:
     solver = cfg.SOLVER
-    if not 0 <= solver.WARMUP_EPOCHS < solver.MAX_EPOCH:
-        raise ValueError(
-            f"SOLVER.WARMUP_EPOCHS must be at least 0 and less than SOLVER.MAX_EPOCH {solver.MAX_EPOCH}, "
-            f"found {solver.WARMUP_EPOCHS:g}"
-        )
+    if solver.WARMUP_EPOCHS >= solver.MAX_EPOCH:
+        logger.warning(
+            "SOLVER.WARMUP_EPOCHS %g is not less than SOLVER.MAX_EPOCH %d: the learning rate rises to the end",
+            solver.WARMUP_EPOCHS, solver.MAX_EPOCH,
+        )  # fmt: skip
     return partial(
         cosine_with_warmup,
         base_lr=solver.BASE_LR,
@@ -308,19 +344,43 @@ def _schedule(cfg) -> Callable[[float], float]:
     )
 
 
-def _resume(cfg, training: Training, model: nn.Module) -> tuple[int, float]:
-    """Restore the newest checkpoint of OUTPUT_DIR; return the epochs done and the best validation top-1 so far."""
-    newest = read_newest(cfg.OUTPUT_DIR)
-    if newest is None:
-        return 0, -1.0
-    path, state = newest
+def _find_checkpoint(cfg) -> tuple[str, dict] | None:
+    """Return path and content of the checkpoint to resume from, None to start anew."""
+    if not cfg.TRAIN.AUTO_RESUME and list_checkpoints(cfg.OUTPUT_DIR):
+        raise ValueError(
+            f"TRAIN.AUTO_RESUME is False, but OUTPUT_DIR {cfg.OUTPUT_DIR} holds the checkpoints of an earlier run: "
+            "choose another folder or remove it"
+        )
+    return read_newest(cfg.OUTPUT_DIR)
+
+
+def _resume(cfg, training: Training, model: nn.Module, path: str, state: dict) -> tuple[int, float]:
+    """Restore a checkpoint; return the epochs done and the best validation top-1 so far."""
     load_model_state(model, state["model_state"], path)
+    configured = [{key: group[key] for key in ("weight_decay", "betas", "eps")} for group in _groups(training)]
     training.optimizer.load_state_dict(state["optimizer_state"])
+    # The file brings its own settings; those of the configuration count, and a difference is reported below.
+    for group, settings in zip(_groups(training), configured, strict=True):
+        group.update(settings)
     training.scaler.load_state_dict(state["scaler_state"])
     logger.info("resumed from %s: %d epochs done", path, state["epoch"])
     for line in changed_settings(state["cfg"], cfg.dump()):
         logger.warning("the configuration differs from the checkpoint's: %s", line)
     return state["epoch"], state["best_top1"]
+
+
+def _groups(training: Training) -> list[dict]:
+    return training.optimizer.param_groups
+
+
+def _check_same_start(first_epoch: int, output_dir: str) -> None:
+    """Raise the same error on all processes if they do not all see the same checkpoint."""
+    epochs = gather_to_all(first_epoch)
+    if len(set(epochs)) > 1:
+        raise ValueError(
+            f"the processes found different checkpoints (epochs done: {epochs}): OUTPUT_DIR {output_dir} must be on "
+            "storage that all nodes share"
+        )
 
 
 def _describe(cfg, process, model, train_loader, val_loader, precision) -> None:

@@ -42,7 +42,7 @@ def process_group(device: str = "auto", backend: str = "auto", timeout_min: floa
 
     Raises:
         ValueError: CUDA asked for where there is none, fewer GPUs than processes, or unknown names.
-        RuntimeError: the other processes cannot be reached.
+        ConnectionError: the other processes cannot be reached.
     """
     rank, world_size, local_rank = (int(os.environ.get(k, d)) for k, d in _ENVIRONMENT)
     process = Process(rank, world_size, local_rank, _device(device, local_rank))
@@ -54,14 +54,13 @@ def process_group(device: str = "auto", backend: str = "auto", timeout_min: floa
         dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=timedelta(minutes=timeout_min))
     except (RuntimeError, ValueError) as error:
         address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        raise RuntimeError(
+        raise ConnectionError(
             f"process {rank} of {world_size} could not reach the others at {address} within {timeout_min:g} min; "
             f"check that every node was started with the same address and port: {error}"
         ) from error
-    try:
-        yield process
-    finally:
-        dist.destroy_process_group()
+    yield process
+    # Not after an error: the other processes may wait in a collective, and leaving would wait for them.
+    dist.destroy_process_group()
 
 
 _ENVIRONMENT = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
@@ -103,6 +102,15 @@ def gather_to_main(value: Any) -> list[Any] | None:
         return [value]
     gathered = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
     dist.gather_object(value, gathered)
+    return gathered
+
+
+def gather_to_all(value: Any) -> list[Any]:
+    """Return the picklable ``value`` of every process, in order of rank, on every process."""
+    if not dist.is_initialized():
+        return [value]
+    gathered = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, value)
     return gathered
 
 

@@ -50,6 +50,11 @@ class EventLog:
     def __init__(self, output_dir: str, enabled: bool = True) -> None:
         self.path = os.path.join(output_dir, EVENT_LOG)
         self.enabled = enabled
+        if enabled and os.path.exists(self.path):
+            with open(self.path, "rb+") as file:
+                # A run that died while writing leaves half a line; the next event must not continue it.
+                if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
+                    file.write(b"\n")
 
     def write(self, event: str, **fields) -> None:
         """Append one line; NaN and infinity become null, which plain JSON does not have."""
@@ -60,14 +65,16 @@ class EventLog:
 
 
 def read_events(output_dir: str, event: str) -> list[dict]:
-    """Return the events of one name in a run's log, oldest first. A half-written last line is left out."""
+    """Return the events of one name in a run's log, oldest first. Half-written lines are left out."""
     events = []
     path = os.path.join(output_dir, EVENT_LOG)
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
             for line in file:
-                if line.endswith("\n"):
+                try:
                     events.append(simplejson.loads(line))
+                except simplejson.JSONDecodeError:
+                    continue
     return [entry for entry in events if entry["event"] == event]
 
 

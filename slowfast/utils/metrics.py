@@ -21,13 +21,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def ensemble(logits: np.ndarray, method: str) -> np.ndarray:
-    """Combine the logits of the views, (M, V, K), into scores of the videos, (M, K).
-
-    Raises:
-        ValueError: no such method.
-    """
-    if method not in ENSEMBLE_METHODS:
-        raise ValueError(f"DATA.ENSEMBLE_METHOD must be one of {', '.join(ENSEMBLE_METHODS)}, found {method!r}")
+    """Combine the logits of the views, (M, V, K), into scores of the videos, (M, K), by a name of ENSEMBLE_METHODS."""
     return ENSEMBLE_METHODS[method](logits.astype(np.float64))
 
 

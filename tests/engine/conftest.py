@@ -1,17 +1,12 @@
 """A miniature data set and configuration on which whole runs take seconds."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
 from slowfast.datasets.synthetic import MotionSpec
 from slowfast.datasets.synthetic_writer import write_dataset
-
-ROOT = Path(__file__).parents[2]
 
 SETTINGS = {
     "DATA": {"SOURCE": "frames", "LABEL_PATH_TEMPLATE": "{}.txt", "NUM_FRAMES": 4, "TRAIN_CROP_SIZE": 32},
@@ -45,9 +40,3 @@ def config(tmp_path, data_dir):
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
-
-
-def run_tool(name, *arguments, launcher=(), **options):
-    """Run a tool of the repository as a user does; return the finished process with its text output."""
-    command = [sys.executable, *launcher, str(ROOT / "tools" / name), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)

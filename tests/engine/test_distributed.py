@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, run_tool
+from helpers_engine import ROOT, run_tool
 
 from slowfast.utils.logging import read_events
 

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import run_tool
+from helpers_engine import run_tool
 
 from slowfast.engine.run import main
 from slowfast.utils.logging import read_events
@@ -103,15 +103,20 @@ def test_mixed_precision_trains_on_cpu(config, tmp_path, precision):
     [
         (
             ["DATA.PATH_TO_DATA_DIR", "nowhere", "DATA.MISSING_HINT", "Make it."],
-            ["nowhere/train.txt does not exist", "Make it."],
+            ["nowhere/val.txt does not exist", "Make it."],
         ),
-        (["MODEL.NUM_CLASSES", 5], ["train.txt:", "MODEL.NUM_CLASSES"]),
+        (["MODEL.NUM_CLASSES", 5], ["val.txt:1: label", "MODEL.NUM_CLASSES is 5"]),
         (["SOLVER.BASE_RL", 1], ["unknown key SOLVER.BASE_RL; did you mean SOLVER.BASE_LR"]),
         (["SOLVER.MAX_EPOCH", "many"], ["SOLVER.MAX_EPOCH takes a int"]),
         (["EMIM.WINDOW", "[4, 7]"], ["EMIM.WINDOW for stage 3", "odd", "found 4"]),
         (["TRAIN.BATCH_SIZE", 100], ["24 training videos are fewer than one batch, TRAIN.BATCH_SIZE 100"]),
         (["TRAIN.PRECISION", "fp8"], ["TRAIN.PRECISION must be", "found 'fp8'"]),
-        (["SOLVER.WARMUP_EPOCHS", 9.0], ["SOLVER.WARMUP_EPOCHS", "SOLVER.MAX_EPOCH 2"]),
+        (["SOLVER.CLIP_GRADIENT", -1.0], ["SOLVER.CLIP_GRADIENT is -1.0; allowed: 0 (off) or more"]),
+        (["TRAIN.EVAL_PERIOD", 0], ["TRAIN.EVAL_PERIOD is 0; allowed: 1 or more"]),
+        (["DATA.ENSEMBLE_METHOD", "sum"], ["DATA.ENSEMBLE_METHOD must be one of sum_logits", "found 'sum'"]),
+        (["TEST.ON_BAD_VIDEO", "skip"], ["TEST.ON_BAD_VIDEO must be one of error, count_wrong, found 'skip'"]),
+        (["TEST.NUM_SPATIAL_CROPS", 2], ["TEST.NUM_SPATIAL_CROPS", "2", "allowed: 1 (centre) | 3"]),
+        (["TRAIN.ENABLE", False, "TEST.ENABLE", False], ["there is nothing to do"]),
         (["MODEL.PRETRAINED", "no.pth", "MODEL.PRETRAINED_HINT", "Get it."], ["MODEL.PRETRAINED", "no.pth", "Get it."]),
         (["DEVICE", "gpu"], ["DEVICE must be auto, cpu or cuda, found 'gpu'"]),
         (["OUTPUT_DIR", "/proc/run"], ["OUTPUT_DIR /proc/run cannot be made"]),
@@ -195,3 +200,40 @@ def test_tools_are_the_same_code(config, tmp_path):
     assert "test: top-1" in tested.stdout
     wrong = run_tool("run_net.py", "--cfg", config, "TRAIN.BATCH", 3)
     assert wrong.returncode == 2 and "unknown key TRAIN.BATCH" in wrong.stderr
+
+
+def test_used_folder_is_not_mixed_with_a_new_run(config, capsys):
+    assert run(config, "SOLVER.MAX_EPOCH", 1, tasks=("train",)) == 0
+    assert run(config, "TRAIN.AUTO_RESUME", False, tasks=("train",)) == 2
+    assert "holds the checkpoints of an earlier run" in capsys.readouterr().err
+
+
+def test_resume_uses_the_settings_of_the_configuration(config, tmp_path):
+    assert run(config, "SOLVER.MAX_EPOCH", 1, tasks=("train",)) == 0
+    assert run(config, "SOLVER.WEIGHT_DECAY", 0.5, tasks=("train",)) == 0
+    state = torch.load(tmp_path / "run" / "checkpoints" / "epoch_00002.pyth", weights_only=True)
+    assert [group["weight_decay"] for group in state["optimizer_state"]["param_groups"]] == [0.5, 0.0]
+
+
+def test_tasks_can_be_switched_off(config, tmp_path):
+    assert run(config, "SOLVER.MAX_EPOCH", 1, "TEST.ENABLE", False) == 0
+    assert not (tmp_path / "run" / "test_results.json").exists()
+    assert run(config, "SOLVER.MAX_EPOCH", 1, "TRAIN.ENABLE", False) == 0
+    assert results(tmp_path / "run")["num_videos"] == 17
+
+
+def test_log_survives_a_half_written_line(config, tmp_path):
+    assert run(config, "SOLVER.MAX_EPOCH", 1, tasks=("train",)) == 0
+    with open(tmp_path / "run" / "log.jsonl", "a") as file:
+        file.write('{"event": "train_ep')
+    assert run(config) == 0
+    assert [event["epoch"] for event in read_events(str(tmp_path / "run"), "train_epoch")] == [1, 2]
+
+
+def test_split_without_any_good_video(config, tmp_path, data_dir, capsys):
+    broken = tmp_path / "broken"
+    shutil.copytree(data_dir, broken)
+    lines = (broken / "val.txt").read_text().splitlines()
+    (broken / "val.txt").write_text("\n".join(line.replace("frames/", "gone/") for line in lines))
+    assert run(config, "DATA.PATH_TO_DATA_DIR", broken, "SOLVER.MAX_EPOCH", 1) == 2
+    assert "none of the 17 videos can be decoded" in capsys.readouterr().err
