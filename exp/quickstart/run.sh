@@ -8,6 +8,6 @@ source tools/setup_env.sh || exit 1
 # One process is enough for it; NPROC_PER_NODE=2 starts two.
 export NPROC_PER_NODE=${NPROC_PER_NODE:-1}
 "$PY" tools/prepare_data.py synthetic --out data/quickstart --format mp4 --num-train 2880 --num-val 480 \
-    --size 64 --num-frames 10 --seed 0 --speed 0.07 0.14 --zoom 0.07 0.11 --spin 18 36 --diameter 0.4 0.8 \
+    --size 64 --num-frames 8 --seed 0 --speed 0.07 0.14 --zoom 0.08 0.12 --spin 20 40 --diameter 0.38 0.8 \
     --texture-contrast 0.25
 exec bash exp/launch.sh tools/run_net.py --cfg "$folder/config.yaml" "$@"

@@ -218,6 +218,10 @@ _C.TRAIN.ENABLE = True
 # Videos per optimisation step over all processes (each gives AUG.NUM_SAMPLE clips).
 _C.TRAIN.BATCH_SIZE = 32
 
+# Clips of one forward and backward pass of a process; gradients are accumulated over the passes of a step, so that
+# BATCH_SIZE stays what the recipe says on machines with less memory. 0 takes all clips at once.
+_C.TRAIN.MICRO_BATCH_SIZE = 0
+
 # Precision: auto (bf16 on GPUs that have it, fp16 on others, fp32 on CPU) | fp32 | bf16 | fp16 (dynamic loss scaling).
 # The paper's runs used fp16.
 _C.TRAIN.PRECISION = "auto"

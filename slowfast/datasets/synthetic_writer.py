@@ -79,7 +79,7 @@ class _MediaFormat:
 
 
 _H264 = partial(
-    _write_video, container_format="mp4", codec="libx264", options={"preset": "veryfast", "qp": "16"}, fps=30
+    _write_video, container_format="mp4", codec="libx264", options={"preset": "veryfast", "qp": "20"}, fps=30
 )
 _VP9 = partial(
     _write_video,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
 from collections.abc import Collection
 from typing import Any
@@ -14,8 +13,6 @@ from slowfast.datasets.manifest import FIELDS, SEPARATORS, Record, read_class_na
 from slowfast.datasets.sampling import DenseSampler, FrameSampler, SparseSampler
 from slowfast.datasets.transform import build_test_transform, build_train_transform
 from slowfast.datasets.video_dataset import EvalVideos, TrainVideos, VideoDataset
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_CLASS_NAMES_FILE = "classes.txt"
 
@@ -79,9 +76,7 @@ def list_path(cfg: CfgNode, split: str) -> str:
         raise ValueError(f"DATA.LABEL_PATH_TEMPLATE is {template!r}, it needs a {{}} for train | val | test")
     path = os.path.join(cfg.DATA.PATH_TO_DATA_DIR, template.format(split))
     if split == "test" and not os.path.isfile(path):
-        val_path = os.path.join(cfg.DATA.PATH_TO_DATA_DIR, template.format("val"))
-        logger.info("no test list %s: testing on %s", path, val_path)
-        return val_path
+        return os.path.join(cfg.DATA.PATH_TO_DATA_DIR, template.format("val"))
     return path
 
 

@@ -73,12 +73,12 @@ def _run(cfg, process: Process, tasks: tuple[str, ...]) -> None:
         tasks = tuple(task for task in tasks if enabled[task])
         if not tasks:
             raise ValueError("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do")
-    if "test" in tasks:
-        check_test_settings(cfg)  # before the training that may come first
     recorder = Recorder(cfg.OUTPUT_DIR, process.is_main, cfg.TENSORBOARD.ENABLE)
     try:
         if process.is_main:
             _write_environment(cfg, process, recorder)
+        if "test" in tasks:
+            check_test_settings(cfg)  # before the training that may come first
         if "train" in tasks:
             train(cfg, process, recorder)
             if process.is_main:

@@ -41,8 +41,9 @@ def test(cfg, process: Process, recorder: Recorder) -> dict | None:
     load_model_state(model, state["model_state"], path)
     model.to(process.device)
     logger.info(
-        "testing %s (epoch %s) on %d videos x %d views",
+        "testing %s (epoch %s) on %d videos x %d views of %s",
         path, state.get("epoch"), loader.dataset.num_videos, loader.dataset.num_views,
+        loader.dataset.records[0].origin.rpartition(":")[0],
     )  # fmt: skip
 
     scores = score_views(model, loader, process, precision, cfg.TEST.ON_BAD_VIDEO, "test")

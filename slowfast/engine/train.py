@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -49,7 +50,7 @@ class Training:
     """What an epoch of training works with.
 
     ``schedule`` maps progress in epochs to the learning rate; ``clips_per_step`` is the nominal number of clips this
-    process sees in a step.
+    process sees in a step, ``micro_batch_size`` how many of them it computes at a time (0: all).
     """
 
     model: nn.Module
@@ -62,6 +63,7 @@ class Training:
     precision: str
     clip_gradient: float
     clips_per_step: int
+    micro_batch_size: int
     log_period: int
 
 
@@ -98,6 +100,7 @@ def train(cfg, process: Process, recorder: Recorder) -> None:
         precision=precision,
         clip_gradient=cfg.SOLVER.CLIP_GRADIENT,
         clips_per_step=cfg.TRAIN.BATCH_SIZE // process.world_size * cfg.AUG.NUM_SAMPLE,
+        micro_batch_size=cfg.TRAIN.MICRO_BATCH_SIZE,
         log_period=cfg.LOG_PERIOD,
     )
     first_epoch, best_top1 = (0, -1.0) if newest is None else _resume(cfg, training, model, *newest)
@@ -214,27 +217,39 @@ def train_step(
         clips, labels = clips.new_zeros((2, *clips.shape[1:])), labels.new_zeros(2)
         training.model.eval()
     clips, targets = training.mixup(clips, labels, mixup_rng)
-    with autocast(training.precision, process.device):
-        logits = training.model(clips)
-    losses = F.cross_entropy(logits.float(), targets, reduction="none")
-    loss_sum = losses.sum() * (0.0 if is_empty else 1.0)
-    # Over the nominal number of clips, so that a clip weighs the same on a process that had to skip others.
-    loss = loss_sum / training.clips_per_step
-
     training.optimizer.zero_grad(set_to_none=True)
-    training.scaler.scale(loss).backward()
+    loss_sum, num_correct = _accumulate(training, clips, targets, weight=0.0 if is_empty else 1.0)
     training.scaler.unscale_(training.optimizer)
     max_norm = training.clip_gradient or float("inf")
     grad_norm = nn.utils.clip_grad_norm_(training.model.parameters(), max_norm)
     training.scaler.step(training.optimizer)
     training.scaler.update()
-
     if is_empty:
         training.model.train()
-        return 0.0, 0.0, grad_norm.item()
-    scores, label = merged_accuracy_target(logits.detach().float(), targets)
-    num_correct = (scores.argmax(dim=1) == label).sum().item()
-    return loss_sum.item(), num_correct, grad_norm.item()
+    return loss_sum, num_correct, grad_norm.item()
+
+
+def _accumulate(
+    training: Training, clips: torch.Tensor, targets: torch.Tensor, weight: float
+) -> tuple[float, float]:
+    """Add up the gradients of a step in passes of ``micro_batch_size`` clips; return loss sum and number right."""
+    size = training.micro_batch_size or len(clips)
+    parts = list(zip(clips.split(size), targets.split(size), strict=True))
+    loss_sum, num_correct = 0.0, 0.0
+    for index, (part, part_targets) in enumerate(parts):
+        is_last = index + 1 == len(parts)
+        # Processes exchange gradients once a step, in its last pass.
+        is_parallel = isinstance(training.model, DistributedDataParallel)
+        with nullcontext() if is_last or not is_parallel else training.model.no_sync():
+            with autocast(training.precision, training.process.device):
+                logits = training.model(part)
+            loss = weight * F.cross_entropy(logits.float(), part_targets, reduction="sum")
+            # Over the nominal number of clips, so that a clip weighs the same on a process that had to skip others.
+            training.scaler.scale(loss / training.clips_per_step).backward()
+        scores, label = merged_accuracy_target(logits, part_targets)
+        loss_sum += loss.item()
+        num_correct += weight * (scores.argmax(dim=1) == label).sum().item()
+    return loss_sum, num_correct
 
 
 def validate(
@@ -308,6 +323,7 @@ def _check_settings(cfg) -> None:
     for key, value, is_valid, allowed in (
         ("RNG_SEED", cfg.RNG_SEED, cfg.RNG_SEED >= 0, "0 or more"),
         ("LOG_PERIOD", cfg.LOG_PERIOD, cfg.LOG_PERIOD >= 1, "1 or more"),
+        ("TRAIN.MICRO_BATCH_SIZE", cfg.TRAIN.MICRO_BATCH_SIZE, cfg.TRAIN.MICRO_BATCH_SIZE >= 0, "0 (all) or more"),
         ("TRAIN.EVAL_PERIOD", cfg.TRAIN.EVAL_PERIOD, cfg.TRAIN.EVAL_PERIOD >= 1, "1 or more"),
         ("TRAIN.CHECKPOINT_PERIOD", cfg.TRAIN.CHECKPOINT_PERIOD, cfg.TRAIN.CHECKPOINT_PERIOD >= 1, "1 or more"),
         ("SOLVER.MAX_EPOCH", cfg.SOLVER.MAX_EPOCH, cfg.SOLVER.MAX_EPOCH >= 1, "1 or more"),

@@ -15,7 +15,8 @@ from slowfast.utils.logging import read_events
 pytestmark = pytest.mark.dist
 
 # One training step on eight clips shared by all processes; batch norms use their running statistics, because those of
-# a batch would depend on the share of each process. Saves the gradients of the main process.
+# a batch would depend on the share of each process. Saves the gradients of the
+# main process.
 STEP = """
 import sys
 import numpy as np, torch
@@ -39,7 +40,7 @@ with process_group("cpu", timeout_min=1.0) as process:
         model=parallel_model(model, process), optimizer=torch.optim.SGD(model.parameters(), lr=0.0),
         scaler=torch.amp.GradScaler("cpu", enabled=False), schedule=None, mixup=Mixup(0, 0, 0.0, 0.5, 0.1, 5),
         process=process, recorder=None, precision="fp32", clip_gradient=0.0,
-        clips_per_step=8 // process.world_size, log_period=1,
+        clips_per_step=8 // process.world_size, micro_batch_size=int(sys.argv[2]), log_period=1,
     )
     train_step(training, batch, np.random.default_rng(0))
     if process.is_main:
@@ -57,16 +58,18 @@ def launcher(processes):
 def test_gradients_are_those_of_one_process(tmp_path):
     (tmp_path / "step.py").write_text(STEP)
     gradients = []
-    for processes in (1, 2):
-        path = tmp_path / f"{processes}.pt"
-        command = [sys.executable, *launcher(processes), str(tmp_path / "step.py"), str(path)]
+    # At once, in two processes, and in two processes that accumulate passes of three clips.
+    for processes, micro_batch_size in ((1, 0), (2, 0), (2, 3)):
+        path = tmp_path / f"{processes}_{micro_batch_size}.pt"
+        command = [sys.executable, *launcher(processes), str(tmp_path / "step.py"), str(path), str(micro_batch_size)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
         assert finished.returncode == 0, finished.stderr
         gradients.append(torch.load(path, weights_only=True))
     assert any(gradient.abs().max() > 1e-3 for gradient in gradients[0].values())
-    for name, expected in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], expected, rtol=1e-4, atol=1e-7, msg=name)
+    for found in gradients[1:]:
+        for name, expected in gradients[0].items():
+            torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-7, msg=name)
 
 
 def test_evaluation_does_not_depend_on_the_number_of_processes(config, tmp_path):
