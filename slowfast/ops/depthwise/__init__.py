@@ -63,6 +63,9 @@ class _SameDepthwise(torch.autograd.Function):
             grad, x, weight, [channels], unit, padding, unit, False, [0, 0, 0], channels,
             [False, needs_weight, needs_bias],
         )  # fmt: skip
+        if needs_weight:
+            # oneDNN leaves another stride on the axis of length one, which distributed training would warn about.
+            grad_weight = grad_weight.flatten().view_as(weight)
         return grad_x, grad_weight, grad_bias
 
 
