@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+from typing import TextIO
 
 import simplejson
 from tqdm import tqdm
@@ -78,13 +79,18 @@ def read_events(output_dir: str, event: str) -> list[dict]:
     return [entry for entry in events if entry["event"] == event]
 
 
+def _has_width(stream: TextIO) -> bool:
+    """Return whether the stream is a terminal that can show a bar; a pseudo-terminal may have no columns."""
+    return stream.isatty() and os.get_terminal_size(stream.fileno()).columns > 0
+
+
 def progress_bar(iterable, total: int, description: str, is_main: bool):
     """Wrap ``iterable`` in a progress bar if this is the main process on a terminal; return a tqdm either way."""
     return tqdm(
         iterable,
         total=total,
         desc=description,
-        disable=not (is_main and sys.stderr.isatty()),
+        disable=not (is_main and _has_width(sys.stderr)),
         dynamic_ncols=True,
         leave=False,
     )
