@@ -24,9 +24,9 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["slowfast", "slowfast.*"]),
+    package_data={"slowfast.datasets.prepare": ["*.csv"]},
     install_requires=read_requirements("requirements.txt"),
     extras_require={
-        "dev": read_requirements("requirements-dev.txt"),
-        "natten": read_requirements("requirements-natten.txt"),
+        path.stem.removeprefix("requirements-"): read_requirements(path) for path in ROOT.glob("requirements-*.txt")
     },
 )

@@ -197,7 +197,10 @@ def requirements(name):
     return [Requirement(line) for line in lines if line and not line.startswith("-")]
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-natten.txt"])
+REQUIREMENTS = sorted(path.name for path in ROOT.glob("requirements*.txt"))
+
+
+@pytest.mark.parametrize("name", REQUIREMENTS)
 def test_every_requirement_is_a_range(name):
     for requirement in requirements(name):
         assert sorted(specifier.operator for specifier in requirement.specifier) == ["<", ">="], requirement
@@ -218,7 +221,7 @@ def test_package_metadata_repeats_the_requirements(tmp_path):
             extra = f"requirements-{name}.txt" if name else "requirements.txt"
         elif line:
             sections.setdefault(extra, set()).add(Requirement(line).name)
-    for name in ("requirements.txt", "requirements-dev.txt", "requirements-natten.txt"):
+    for name in REQUIREMENTS:
         assert sections[name] == {requirement.name for requirement in requirements(name)}
 
 
@@ -227,8 +230,8 @@ def test_everything_imported_is_a_requirement():
     allowed = {"slowfast", "cv2", "PIL", "yaml", *sys.stdlib_module_names, *(file.stem for file in files)}
     # triton comes with torch on the platforms that have it, packaging with matplotlib and pytest.
     allowed |= {"triton", "packaging", "pip"}
-    for path in ROOT.glob("requirements*.txt"):
-        allowed |= {requirement.name for requirement in requirements(path.name)}
+    for name in REQUIREMENTS:
+        allowed |= {requirement.name for requirement in requirements(name)}
     for file in files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             names = []

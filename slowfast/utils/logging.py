@@ -6,35 +6,57 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from typing import TextIO
 
 import simplejson
 from tqdm import tqdm
 
+logger = logging.getLogger(__name__)
+
 TEXT_LOG = "run.log"
 EVENT_LOG = "log.jsonl"
 
+# Between two plain lines about progress, where there is no bar.
+_PLAIN_PERIOD_SEC = 30
+_CLEAR_LINE = "\r\033[K"
+
 
 class _TqdmHandler(logging.StreamHandler):
-    """Print above a running progress bar instead of through it."""
+    """Print above a running progress bar instead of through it.
+
+    Args:
+        draws_bars: False in processes whose bars are disabled, while another one may draw on the same terminal.
+    """
+
+    def __init__(self, draws_bars: bool) -> None:
+        super().__init__(sys.stdout)
+        # A forked worker of the loader has a copy of the bar, which must not be drawn a second time.
+        self._bar_pid = os.getpid() if draws_bars else None
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
+        if os.getpid() == self._bar_pid:
+            tqdm.write(self.format(record), file=sys.stdout)
+        else:
+            sys.stdout.write(f"{_CLEAR_LINE if _has_width(sys.stdout) else ''}{self.format(record)}\n")
         sys.stdout.flush()
 
 
-def setup_logging(output_dir: str, is_main: bool) -> None:
-    """Send the package's log to standard output and to ``OUTPUT_DIR/run.log``; other ranks report warnings only."""
+def setup_logging(output_dir: str | None, is_main: bool) -> None:
+    """Send the package's log to standard output and, unless ``output_dir`` is None, to ``run.log`` in it.
+
+    Other ranks report warnings only.
+    """
     root = logging.getLogger("slowfast")
     root.setLevel(logging.INFO if is_main else logging.WARNING)
     root.propagate = False
     for handler in list(root.handlers):
         root.removeHandler(handler)
         handler.close()
-    console = _TqdmHandler()
+    console = _TqdmHandler(draws_bars=is_main)
     console.setFormatter(logging.Formatter("%(message)s"))
     root.addHandler(console)
-    if is_main:
+    if is_main and output_dir is not None:
         file = logging.FileHandler(os.path.join(output_dir, TEXT_LOG))
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         root.addHandler(file)
@@ -58,15 +80,24 @@ class EventLog:
                     file.write(b"\n")
 
     def write(self, event: str, **fields) -> None:
-        """Append one line; NaN and infinity become null, which plain JSON does not have."""
-        if self.enabled:
-            line = simplejson.dumps({"event": event, "time": round(time.time(), 3), **fields}, ignore_nan=True)
+        """Append one line; NaN and infinity become null, which plain JSON does not have.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        assert "time" not in fields, "every event has its time already"
+        if not self.enabled:
+            return
+        line = simplejson.dumps({"event": event, "time": round(time.time(), 3), **fields}, ignore_nan=True)
+        try:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(line + "\n")
+        except OSError as error:
+            raise OSError(f"{self.path} cannot be written: {error.strerror}") from error
 
 
-def read_events(output_dir: str, event: str) -> list[dict]:
-    """Return the events of one name in a run's log, oldest first. Half-written lines are left out."""
+def read_events(output_dir: str, event: str = "") -> list[dict]:
+    """Return the events of one name ("": all) in a run's log, oldest first. Half-written lines are left out."""
     events = []
     path = os.path.join(output_dir, EVENT_LOG)
     if os.path.exists(path):
@@ -76,21 +107,58 @@ def read_events(output_dir: str, event: str) -> list[dict]:
                     events.append(simplejson.loads(line))
                 except simplejson.JSONDecodeError:
                     continue
-    return [entry for entry in events if entry["event"] == event]
+    return [entry for entry in events if event in ("", entry["event"])]
 
 
-def _has_width(stream: TextIO) -> bool:
+def _has_width(stream: TextIO | None) -> bool:
     """Return whether the stream is a terminal that can show a bar; a pseudo-terminal may have no columns."""
-    return stream.isatty() and os.get_terminal_size(stream.fileno()).columns > 0
+    try:
+        return stream.isatty() and os.get_terminal_size(stream.fileno()).columns > 0
+    except (AttributeError, OSError, ValueError):  # no stream at all, one that is no file, one that is closed
+        return False
 
 
-def progress_bar(iterable, total: int, description: str, is_main: bool):
-    """Wrap ``iterable`` in a progress bar if this is the main process on a terminal; return a tqdm either way."""
+def format_duration(seconds: float) -> str:
+    """Return hours, minutes and seconds as h:mm:ss."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
+
+
+def progress_bar(iterable: Iterable | None, total: int, description: str, is_main: bool, initial: int = 0):
+    """Show progress: on the main process a bar where there is a terminal, else a plain line every half a minute.
+
+    Args:
+        iterable: what to wrap, or None for a bar that the caller updates; without a terminal that one shows nothing
+            (``disable`` is True) and the caller logs lines.
+        total: number of items.
+        description: label.
+        is_main: False shows nothing: bars of several processes would overwrite each other.
+        initial: items done before.
+
+    Returns:
+        An iterable of the items; a tqdm if ``iterable`` is None.
+    """
+    has_bar = is_main and _has_width(sys.stderr)
+    if is_main and not has_bar and iterable is not None:
+        return _plain_progress(iterable, total, description, initial)
     return tqdm(
         iterable,
         total=total,
+        initial=initial,
         desc=description,
-        disable=not (is_main and _has_width(sys.stderr)),
+        disable=not has_bar,
         dynamic_ncols=True,
         leave=False,
     )
+
+
+def _plain_progress(iterable: Iterable, total: int, description: str, initial: int) -> Iterator:
+    started = last = time.perf_counter()
+    for done, item in enumerate(iterable, start=1):
+        yield item
+        now = time.perf_counter()
+        if now - last >= _PLAIN_PERIOD_SEC and initial + done < total:
+            last = now
+            left = format_duration((now - started) / done * (total - initial - done))
+            logger.info("%s: %d/%d, %s left", description, initial + done, total, left)

@@ -13,6 +13,8 @@ ENSEMBLE_METHODS = {
     "max": lambda logits: logits.max(axis=1),
 }
 
+_VIDEOS_AT_ONCE = 1024
+
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Return probabilities over the last axis."""
@@ -22,7 +24,10 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def ensemble(logits: np.ndarray, method: str) -> np.ndarray:
     """Combine the logits of the views, (M, V, K), into scores of the videos, (M, K), by a name of ENSEMBLE_METHODS."""
-    return ENSEMBLE_METHODS[method](logits.astype(np.float64))
+    combine = ENSEMBLE_METHODS[method]
+    # In parts: copies of all views of Kinetics in float64 would take gigabytes.
+    parts = (logits[first : first + _VIDEOS_AT_ONCE] for first in range(0, len(logits), _VIDEOS_AT_ONCE))
+    return np.concatenate([combine(part.astype(np.float64)) for part in parts])
 
 
 def topk_correct(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:

@@ -9,9 +9,9 @@ import torch
 
 
 def seed_everything(*key: int) -> None:
-    """Seed Python, NumPy and torch from a key such as (seed, epoch, rank).
+    """Seed Python, NumPy and torch from a key such as (seed, epoch, step, rank).
 
-    Seeding anew at every epoch makes a resumed run draw what an uninterrupted one draws.
+    Seeding anew at every step makes a resumed run draw what an uninterrupted one draws.
     """
     python_seed, numpy_seed, torch_seed = np.random.SeedSequence(key).generate_state(3)
     random.seed(int(python_seed))
