@@ -9,7 +9,8 @@ MODEL_REGISTRY = Registry("MODEL")
 MODEL_REGISTRY.__doc__ = """Models by the name that MODEL.MODEL_NAME gives.
 
 A registered class is an ``nn.Module`` with a classmethod ``from_config(cfg)``. Called with normalised RGB clips
-(B, 3, T, H, W) it returns logits (B, MODEL.NUM_CLASSES), also in evaluation mode. Its classifier is called ``head``.
+(B, 3, T, H, W) it returns logits (B, MODEL.NUM_CLASSES), also in evaluation mode; a model of still images takes T = 1
+only and raises ValueError otherwise. Its classifier is called ``head``.
 """
 
 

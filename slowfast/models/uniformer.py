@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
 from itertools import cycle, islice
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from slowfast.models.attention import ATTENTIONS, EmimAttention
+from slowfast.models.attention import AttentionFactory, MotionMlp, build_attention
 from slowfast.models.build import MODEL_REGISTRY
-from slowfast.models.layers import AttentionBlock, AttentionFactory, ConvBlock, PatchEmbed
-from slowfast.ops.emim import check_window, get_backend
+from slowfast.models.layers import BATCH_NORM, AttentionBlock, ConvBlock, PatchEmbed
+
+# Side of what becomes one token of stage 4 (px).
+PATCH_SIZE = 32
 
 
 @MODEL_REGISTRY.register()
@@ -38,8 +39,12 @@ class Uniformer(nn.Module):
         checkpoint_num: per stage, how many of its first blocks recompute their activations in the backward pass.
 
     Raises:
-        ValueError: a list that does not have one entry per stage, or channels that are no multiple of ``head_dim``.
+        ValueError: a list that does not have one entry per stage, channels that are no multiple of ``head_dim``,
+            or a number below its minimum.
     """
+
+    # Of a map: time, height and width.
+    axes = 3
 
     def __init__(
         self,
@@ -58,26 +63,29 @@ class Uniformer(nn.Module):
         _check_stages(embed_dim, depth, attention, head_dim, checkpoint_num)
         self.checkpoint_num = tuple(checkpoint_num)
 
+        axes = self.axes
+        if temporal_downsample and axes == 2:
+            raise ValueError("UNIFORMER.TEMPORAL_DOWNSAMPLE is True, but still images have no frames to halve")
         stem_stride = (2 if temporal_downsample else 1, 4, 4)
-        self.patch_embed1 = PatchEmbed(3, embed_dim[0], (3, 4, 4), stem_stride, padding=(1, 0, 0))
-        self.patch_embed2 = PatchEmbed(embed_dim[0], embed_dim[1], (1, 2, 2), (1, 2, 2))
-        self.patch_embed3 = PatchEmbed(embed_dim[1], embed_dim[2], (1, 2, 2), (1, 2, 2))
-        self.patch_embed4 = PatchEmbed(embed_dim[2], embed_dim[3], (1, 2, 2), (1, 2, 2))
+        self.patch_embed1 = PatchEmbed(3, embed_dim[0], (3, 4, 4), stem_stride, padding=(1, 0, 0), axes=axes)
+        self.patch_embed2 = PatchEmbed(embed_dim[0], embed_dim[1], (1, 2, 2), (1, 2, 2), axes=axes)
+        self.patch_embed3 = PatchEmbed(embed_dim[1], embed_dim[2], (1, 2, 2), (1, 2, 2), axes=axes)
+        self.patch_embed4 = PatchEmbed(embed_dim[2], embed_dim[3], (1, 2, 2), (1, 2, 2), axes=axes)
 
         drop_path = iter(torch.linspace(0, drop_path_rate, sum(depth), device="cpu").tolist())
         for stage in (0, 1):
             dim = embed_dim[stage]
-            blocks = [ConvBlock(dim, mlp_ratio, next(drop_path)) for _ in range(depth[stage])]
+            blocks = [ConvBlock(dim, mlp_ratio, next(drop_path), axes) for _ in range(depth[stage])]
             setattr(self, f"blocks{stage + 1}", nn.ModuleList(blocks))
         for stage, pattern in ((2, attention[0]), (3, attention[1])):
             dim = embed_dim[stage]
             blocks = [
-                AttentionBlock(dim, make_attention(dim, dim // head_dim), mlp_ratio, next(drop_path))
+                AttentionBlock(dim, make_attention(dim, dim // head_dim), mlp_ratio, next(drop_path), axes)
                 for make_attention in islice(cycle(pattern), depth[stage])
             ]
             setattr(self, f"blocks{stage + 1}", nn.ModuleList(blocks))
 
-        self.norm = nn.BatchNorm3d(embed_dim[3])
+        self.norm = BATCH_NORM[axes](embed_dim[3])
         self.head = nn.Linear(embed_dim[3], num_classes)
         self._init_weights(init_std)
 
@@ -88,32 +96,11 @@ class Uniformer(nn.Module):
         Raises:
             ValueError: naming the key, the value found and what is allowed.
         """
-        get_backend(cfg.EMIM.BACKEND)
-        if len(cfg.EMIM.WINDOW) != 2:
-            raise ValueError(f"EMIM.WINDOW has one entry for stage 3 and one for stage 4, found {cfg.EMIM.WINDOW}")
-        attention = []
-        for stage, window in zip((3, 4), cfg.EMIM.WINDOW, strict=True):
-            check_window(window, f"EMIM.WINDOW for stage {stage}")
-            options = {
-                "joint": {},
-                "emim": {
-                    "window": window,
-                    "motion": cfg.EMIM.MOTION,
-                    "zero_init_motion": cfg.EMIM.ZERO_INIT_MOTION,
-                    "backend": cfg.EMIM.BACKEND,
-                },
-            }
-            names = cfg.UNIFORMER[f"STAGE{stage}_ATTENTION"]
-            if not names or not set(names) <= set(ATTENTIONS):
-                raise ValueError(f"UNIFORMER.STAGE{stage}_ATTENTION lists names from {list(ATTENTIONS)}, found {names}")
-            attention.append(
-                [partial(ATTENTIONS[name], qkv_bias=cfg.UNIFORMER.QKV_BIAS, **options[name]) for name in names]
-            )
         return cls(
             num_classes=cfg.MODEL.NUM_CLASSES,
             embed_dim=cfg.UNIFORMER.EMBED_DIM,
             depth=cfg.UNIFORMER.DEPTH,
-            attention=attention,
+            attention=build_attention(cfg),
             head_dim=cfg.UNIFORMER.HEAD_DIM,
             mlp_ratio=cfg.UNIFORMER.MLP_RATIO,
             drop_path_rate=cfg.UNIFORMER.DROP_DEPTH_RATE,
@@ -122,13 +109,30 @@ class Uniformer(nn.Module):
             init_std=cfg.UNIFORMER.INIT_STD,
         )
 
-    def forward_stages(self, clips: torch.Tensor) -> list[torch.Tensor]:
-        """Return the maps after stages 1 to 4, (B, C_i, T', H_i, W_i) each, of clips (B, 3, T, H, W)."""
+    def to_map(self, clips: torch.Tensor) -> torch.Tensor:
+        """Return clips (B, 3, T, H, W) as the first map, channels last in memory.
+
+        Raises:
+            ValueError: clips of another form.
+        """
         if clips.dim() != 5 or clips.shape[1] != 3:
             raise ValueError(f"clips must be (B, 3, T, H, W), found {tuple(clips.shape)}")
-        maps = []
         # Tokens are the rows of a channels-last map: in this layout attention blocks need no copies.
-        x = clips.contiguous(memory_format=torch.channels_last_3d)
+        return clips.contiguous(memory_format=torch.channels_last_3d)
+
+    def forward_stages(self, clips: torch.Tensor) -> list[torch.Tensor]:
+        """Return the maps after stages 1 to 4, (B, C_i, T', H_i, W_i) each, of clips (B, 3, T, H, W).
+
+        Raises:
+            ValueError: clips of another form, or too small for a token in stage 4.
+        """
+        maps = []
+        x = self.to_map(clips)
+        if x.shape[-2] < PATCH_SIZE or x.shape[-1] < PATCH_SIZE:
+            raise ValueError(
+                f"clips must be at least {PATCH_SIZE} px high and wide (DATA.TRAIN_CROP_SIZE, DATA.TEST_CROP_SIZE), "
+                f"found {x.shape[-2]} x {x.shape[-1]}"
+            )
         for stage in range(1, 5):
             x = getattr(self, f"patch_embed{stage}")(x)
             for index, block in enumerate(getattr(self, f"blocks{stage}")):
@@ -143,7 +147,8 @@ class Uniformer(nn.Module):
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Return logits (B, K) of clips (B, 3, T, H, W); never probabilities, in training and evaluation alike."""
-        return self.head(self.forward_features(clips).mean(dim=(2, 3, 4)))
+        x = self.forward_features(clips)
+        return self.head(x.mean(dim=tuple(range(2, x.dim()))))
 
     def _init_weights(self, std: float) -> None:
         for module in self.modules():
@@ -152,8 +157,8 @@ class Uniformer(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for module in self.modules():
-            if isinstance(module, EmimAttention):
-                module.reset_motion()
+            if isinstance(module, MotionMlp):
+                module.reset_parameters()
 
 
 def _check_stages(embed_dim, depth, attention, head_dim, checkpoint_num) -> None:
@@ -165,6 +170,10 @@ def _check_stages(embed_dim, depth, attention, head_dim, checkpoint_num) -> None
     ):
         if len(values) != count:
             raise ValueError(f"{name} must have {count} entries, one per stage, found {list(values)}")
+    if min(checkpoint_num) < 0:
+        raise ValueError(f"MODEL.CHECKPOINT_NUM must not be negative, found {list(checkpoint_num)}")
+    if head_dim < 1:
+        raise ValueError(f"UNIFORMER.HEAD_DIM must be at least 1, found {head_dim}")
     for dim in embed_dim[2:]:
         if dim % head_dim:
             raise ValueError(f"UNIFORMER.EMBED_DIM {dim} is not a multiple of UNIFORMER.HEAD_DIM {head_dim}")
@@ -172,7 +181,10 @@ def _check_stages(embed_dim, depth, attention, head_dim, checkpoint_num) -> None
 
 def _checkpointed(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Run ``block`` and drop its activations; the backward pass computes them again."""
-    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _FrozenStatistics(block)))
+    norms = [module for module in block.modules() if isinstance(module, tuple(BATCH_NORM.values()))]
+    if not norms:  # torch.compile takes no context function
+        return checkpoint(block, x, use_reentrant=False)
+    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _FrozenStatistics(norms)))
 
 
 class _FrozenStatistics:
@@ -181,8 +193,8 @@ class _FrozenStatistics:
     The first forward pass has already updated them; without this every step would count twice.
     """
 
-    def __init__(self, block: nn.Module) -> None:
-        self.norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm3d)]
+    def __init__(self, norms: list[nn.Module]) -> None:
+        self.norms = norms
 
     def __enter__(self) -> None:
         self.saved = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]

@@ -1,4 +1,4 @@
-"""Structure of the models: patterns, sizes, counts, checkpointing, initialisation."""
+"""Structure of the models: patterns, sizes, checkpointing, initialisation."""
 
 import pytest
 import torch
@@ -6,10 +6,10 @@ from helpers_models import make_cfg, tiny_model
 
 from slowfast.models import MODEL_REGISTRY, build_model
 from slowfast.models.attention import EmimAttention, JointAttention
-from slowfast.models.complexity import count_gmacs, count_parameters
 
-JOINT = {"UNIFORMER__STAGE3_ATTENTION": ["joint"], "UNIFORMER__STAGE4_ATTENTION": ["joint"]}
 BASE = {"UNIFORMER__DEPTH": [5, 8, 20, 7]}
+# Models of stills, and what they need beside their name.
+STILL = {"Uniformer2d": {"EMIM__MOTION": False}}
 
 
 def kinds(blocks):
@@ -27,46 +27,15 @@ def test_pattern_is_counted_from_the_first_block_of_each_stage():
     assert (kinds(base.blocks3), kinds(base.blocks4)) == ("EO" * 10, "EOEOEOE")
 
 
-# Published or derived from the definitions: parameters with the head, multiply-accumulates of a 224 px clip.
-@pytest.mark.parametrize(
-    ("settings", "parameters"),
-    [
-        ({"MODEL__NUM_CLASSES": 400, **JOINT}, 21_400_400),
-        ({"MODEL__NUM_CLASSES": 400}, 21_536_612),
-        ({"MODEL__NUM_CLASSES": 174}, 21_420_674),
-        ({"MODEL__NUM_CLASSES": 48}, 21_356_036),
-        ({"MODEL__NUM_CLASSES": 400, **BASE, **JOINT}, 49_813_200),
-        ({"MODEL__NUM_CLASSES": 174, **BASE}, 50_014_992),
-    ],
-)
-def test_number_of_parameters(settings, parameters):
-    with torch.device("meta"):
-        assert count_parameters(build_model(make_cfg(**settings))) == parameters
-
-
-@pytest.mark.parametrize(
-    ("settings", "frames", "gmacs"),
-    [
-        ({"UNIFORMER__TEMPORAL_DOWNSAMPLE": True, **JOINT}, 16, 41.66),
-        (JOINT, 16, 109.45),
-        ({}, 16, 85.15),
-        ({"EMIM__BACKEND": "dense"}, 16, 85.15),
-        (BASE, 32, 525.60),
-    ],
-)
-def test_multiply_accumulates(settings, frames, gmacs):
-    with torch.device("meta"):
-        model = build_model(make_cfg(**settings))
-    assert count_gmacs(model, (3, frames, 224, 224)) == pytest.approx(gmacs, rel=5e-4)
-
-
 @pytest.mark.parametrize("name", sorted(name for name, _ in MODEL_REGISTRY))
 @pytest.mark.parametrize("shape", [(4, 64, 64), (3, 64, 96), (1, 40, 70)])
 def test_registered_models_train_on_any_clip(name, shape):
     torch.manual_seed(0)
-    model = tiny_model(MODEL__MODEL_NAME=name)
+    model = tiny_model(MODEL__MODEL_NAME=name, **STILL.get(name, {}))
+    if name in STILL:
+        shape = (1, *shape[1:])
     for module in model.modules():
-        if isinstance(module, EmimAttention):
+        if isinstance(module, EmimAttention) and module.motion_conv is not None:
             # The zero start of the last motion layer would hide a missing gradient of the first.
             torch.nn.init.normal_(module.motion_conv[2].weight)
     logits = model(torch.randn(2, 3, *shape))
@@ -150,11 +119,17 @@ def test_checkpointing_changes_memory_only(num):
     [
         ({"EMIM__WINDOW": [7, 6]}, "EMIM.WINDOW for stage 4.*odd.*found 6"),
         ({"EMIM__WINDOW": [7]}, "EMIM.WINDOW has one entry"),
-        ({"EMIM__BACKEND": "cuda"}, "EMIM.BACKEND 'cuda'.*auto, reference, dense"),
+        ({"EMIM__BACKEND": "cuda"}, "EMIM.BACKEND must be auto.*reference.*dense.*natten.*triton, found 'cuda'"),
         ({"UNIFORMER__STAGE3_ATTENTION": ["emin"]}, "UNIFORMER.STAGE3_ATTENTION.*joint.*emim.*found.*emin"),
         ({"UNIFORMER__STAGE4_ATTENTION": []}, "UNIFORMER.STAGE4_ATTENTION"),
         ({"UNIFORMER__DEPTH": [3, 4, 8]}, "UNIFORMER.DEPTH must have 4 entries"),
         ({"UNIFORMER__HEAD_DIM": 48}, "320 is not a multiple of UNIFORMER.HEAD_DIM 48"),
+        ({"UNIFORMER__HEAD_DIM": 0}, "UNIFORMER.HEAD_DIM must be at least 1, found 0"),
+        ({"MODEL__CHECKPOINT_NUM": [0, 0, -1, 0]}, "MODEL.CHECKPOINT_NUM must not be negative"),
+        (
+            {"UNIFORMER__STAGE3_ATTENTION": ["joint_cost_volume"], "EMIM__MOTION": False},
+            "EMIM.MOTION is False.*UNIFORMER.STAGE3_ATTENTION",
+        ),
         ({"MODEL__MODEL_NAME": "Unformer"}, "MODEL.MODEL_NAME 'Unformer'.*Uniformer"),
     ],
 )
@@ -166,3 +141,23 @@ def test_wrong_settings_are_named(settings, message):
 def test_wrong_clip_is_named():
     with pytest.raises(ValueError, match=r"\(B, 3, T, H, W\), found \(2, 4, 3, 64, 64\)"):
         tiny_model()(torch.zeros(2, 4, 3, 64, 64))
+    with pytest.raises(ValueError, match="at least 32 px.*DATA.TRAIN_CROP_SIZE.*found 64 x 31"):
+        tiny_model()(torch.zeros(2, 3, 4, 64, 31))
+
+
+def test_half_precision_gradients_of_very_short_clips_are_right():
+    torch.manual_seed(0)
+    model = tiny_model(UNIFORMER__DEPTH=[1, 1, 1, 1], EMIM__MOTION=False)
+    clips = torch.randn(2, 3, 2, 32, 32)
+    gradients = []
+    for is_half in (False, True):
+        model.zero_grad()
+        junk = [torch.full((size,), 1e30) for size in (1_000, 10_000, 100_000)]  # what freed memory may hold
+        del junk
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+            logits = model(clips)
+        logits.float().square().sum().backward()
+        gradients.append({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
+    for name, expected in gradients[0].items():
+        if expected.norm() > 1e-3:
+            assert (gradients[1][name] - expected).norm() < 0.15 * expected.norm(), name

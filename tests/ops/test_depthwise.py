@@ -1,5 +1,7 @@
 """The depthwise convolution against torch's own, forward and every gradient."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -55,3 +57,22 @@ def test_autocast_computes_in_half_precision_and_keeps_float_gradients():
 def test_even_kernel_is_refused():
     with pytest.raises(ValueError, match="odd, found 4"):
         DepthwiseConv3d(3, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("frames", "kernel"), [(4, 5), (2, 3), (1, 5), (6, 5)])
+def test_half_precision_gradients_of_clips_shorter_than_the_kernel(frames, kernel, dtype):
+    torch.manual_seed(0)
+    module = DepthwiseConv3d(16, kernel)
+    clips = torch.randn(4, 16, frames, 8, 8).to(dtype).contiguous(memory_format=torch.channels_last_3d)
+    weights = torch.randn(4, 16, frames, 8, 8)
+    gradients = []
+    for precise in (True, False):
+        x = (clips.double() if precise else clips.clone()).requires_grad_()
+        run = copy.deepcopy(module).to(x.dtype)
+        junk = [torch.full((size,), 1e30) for size in (1_000, 10_000, 100_000)]  # what freed memory may hold
+        del junk
+        (run(x).to(torch.float64) * weights).sum().backward()
+        gradients.append([x.grad.double(), run.weight.grad.double(), run.bias.grad.double()])
+    for expected, found in zip(*gradients):
+        assert (found - expected).abs().max() < 0.02 * expected.abs().max()

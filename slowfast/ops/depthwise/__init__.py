@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from slowfast.ops.precision import widened
+
 
 class DepthwiseConv3d(nn.Conv3d):
     """Depthwise convolution of stride 1 that keeps the size: (B, C, T, H, W) -> the same shape.
@@ -27,7 +29,7 @@ class DepthwiseConv3d(nn.Conv3d):
         super().__init__(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.device.type != "cpu" or not (torch.is_grad_enabled() and x.requires_grad):
+        if x.device.type != "cpu" or not torch.is_grad_enabled():
             return super().forward(x)
         weight, bias = self.weight, self.bias
         if torch.is_autocast_enabled("cpu"):
@@ -59,13 +61,17 @@ class _SameDepthwise(torch.autograd.Function):
         grad_x = _convolve(grad, weight.flip(2, 3, 4), None) if needs_x else None
         channels = weight.shape[0]
         unit, padding = [1, 1, 1], [size // 2 for size in weight.shape[2:]]
+        # In float32: for bfloat16 clips with fewer frames than the kernel, oneDNN's sum for the weights takes in
+        # numbers that were never computed (torch 2.15), and it is slower.
         _, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-            grad, x, weight, [channels], unit, padding, unit, False, [0, 0, 0], channels,
+            widened(grad), widened(x), widened(weight), [channels], unit, padding, unit, False, [0, 0, 0], channels,
             [False, needs_weight, needs_bias],
         )  # fmt: skip
         if needs_weight:
             # oneDNN leaves another stride on the axis of length one, which distributed training would warn about.
-            grad_weight = grad_weight.flatten().view_as(weight)
+            grad_weight = grad_weight.flatten().view_as(weight).to(weight.dtype)
+        if needs_bias:
+            grad_bias = grad_bias.to(weight.dtype)
         return grad_x, grad_weight, grad_bias
 
 

@@ -4,33 +4,75 @@ Every token of frame ``t`` attends to a square window around its own place in fr
 softmax are a cost volume; a small MLP shared by the heads turns each token's ``P`` affinities into motion features,
 which are added to the attended values.
 
-Dimension letters in this folder: ``B`` clips, ``T`` frames, ``H W`` token grid, ``N`` heads, ``D`` channels per head,
-``K`` window side, ``P`` = K * K displacements, ``G`` hidden channels of the motion MLP.
+Dimension letters in this folder: ``B`` clips, ``T`` frames, ``F`` pairs of frames, ``H W`` token grid, ``N`` heads,
+``D`` channels per head, ``K`` window side, ``P`` = K * K displacements, ``G`` hidden channels of the motion MLP.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
 import torch
 
-from slowfast.ops.emim.dense import emim_dense
+from slowfast.ops.emim.dense import cost_volume_dense, emim_dense
 from slowfast.ops.emim.motion import MotionWeights
-from slowfast.ops.emim.reference import emim_reference
+from slowfast.ops.emim.natten import emim_natten, why_not_natten
+from slowfast.ops.emim.reference import cost_volume_reference, emim_reference
+from slowfast.ops.emim.rules import PAD_VALUE, EmimRules, every_frame
+from slowfast.ops.emim.tiled import emim_tiled
+from slowfast.ops.emim.triton import emim_triton, why_not_triton
 
-__all__ = ["BACKENDS", "PAD_VALUE", "MotionWeights", "check_window", "emim_attention", "get_backend"]
+__all__ = [
+    "BACKENDS",
+    "PAD_VALUE",
+    "EmimRules",
+    "MotionWeights",
+    "bias_shape",
+    "check_backend",
+    "check_window",
+    "cost_volume",
+    "emim_attention",
+]
 
-BACKENDS = {"reference": emim_reference, "dense": emim_dense}
 
-# What keys and values are outside the image. The paper extends the map with this constant instead of masking.
-PAD_VALUE = 1e-6
+class Backend(NamedTuple):
+    """One implementation for sliding windows.
+
+    Attributes:
+        run: (query, key, value, window, relative_bias, motion, rules) -> (B, T, H, W, N, D).
+        why_not: (query, window, rules, needs_grad) -> why it cannot run, or None if it can.
+    """
+
+    run: Callable[..., torch.Tensor]
+    why_not: Callable[..., str | None]
+
+
+def _always(*_) -> None:
+    return None
+
+
+BACKENDS = {
+    "reference": Backend(emim_reference, _always),
+    "dense": Backend(emim_dense, _always),
+    "natten": Backend(emim_natten, why_not_natten),
+    "triton": Backend(emim_triton, why_not_triton),
+}
+
+# What "auto" tries, in this order.
+# The Triton kernels are correct in Triton's interpreter and compile, but have not run on a GPU yet: by name only.
+FASTEST_FIRST = ("dense",)
 
 
 def emim_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    relative_bias: torch.Tensor,
+    window: int,
+    relative_bias: torch.Tensor | None = None,
     motion: MotionWeights | None = None,
-    pad_value: float = PAD_VALUE,
+    rules: EmimRules = EmimRules(),  # noqa: B008 (immutable)
     backend: str = "auto",
 ) -> torch.Tensor:
     """Attend from each frame to a window of the next one and add motion features made from the affinities.
@@ -41,56 +83,113 @@ def emim_attention(
         F[t, y, x]    = sum_p softmax_p(A)[t, y, x, p] * v[t + 1, y + dy, x + dx]                (Eq. 4)
         M[t, y, x]    = weight2 . QuickGELU(weight1 . A[t, y, x] + bias1) + bias2                (Eq. 5)
 
-    Keys and values outside the image are ``pad_value`` in every channel. The last frame has no successor and repeats
-    the result of the frame before it; a clip of one frame attends to itself.
+    Keys and values outside the image are 1e-6 in every channel, and the last frame repeats the result of the frame
+    before it, unless ``rules`` say otherwise; a clip of one frame attends to itself. Affinities and softmax are in
+    float32 (float64 for float64), also under autocast. With ``rules.sampling`` "tiled" the window of a token is the
+    K x K tile of the grid that it lies in, and p is a place in that tile; grids that are no multiple of K are extended
+    below and to the right, as ``rules.padding`` says.
 
     Args:
         query: (B, T, H, W, N, D).
         key: (B, T, H, W, N, D).
         value: (B, T, H, W, N, D).
-        relative_bias: (N, K, K), first axis of displacement vertical.
+        window: K, odd (for tiles, any).
+        relative_bias: :func:`bias_shape`, the first axis of displacement vertical; None is no bias.
         motion: weights of the motion MLP; None leaves M out.
-        pad_value: keys and values outside the image.
-        backend: a name in ``BACKENDS`` or "auto".
+        rules: which frames meet, and what lies outside the image.
+        backend: a name in ``BACKENDS``, or "auto" for the fastest that can run.
 
     Returns:
-        F + M, (B, T, H, W, N, D), in the dtype of ``value`` (or of autocast).
+        F + M, (B, T, H, W, N, D), in the dtype of ``value``.
 
     Raises:
-        ValueError: shapes that do not fit together, an even window, or an unknown backend.
+        ValueError: shapes that do not fit together, an even window, an unknown backend, or one that cannot run this.
     """
-    _check(query, key, value, relative_bias, motion)
-    return get_backend(backend)(query, key, value, relative_bias, motion, pad_value)
+    _check(query, key, value, window, relative_bias, motion, rules)
+    run = _choose(backend, query, key, value, relative_bias, window, rules)
+    return run(query, key, value, window, relative_bias, motion, rules)
 
 
-def get_backend(name: str):
-    """Return the implementation called ``name``; "auto" is the fastest that can run anywhere.
+def cost_volume(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    window: int,
+    rules: EmimRules = EmimRules(),  # noqa: B008 (immutable)
+    backend: str = "auto",
+) -> torch.Tensor:
+    """Return the products of each token with a window of the next frame, neither scaled nor biased.
+
+    Args:
+        query: (B, T, H, W, N, D).
+        key: (B, T, H, W, N, D).
+        window: K, odd.
+        rules: as in :func:`emim_attention`; windows slide, and keys outside the image are ``rules.pad_value``.
+        backend: "reference" for gathered windows, "dense" or "auto" for the same without gathering.
+
+    Returns:
+        (B, T, H, W, N, P), float32 or wider.
 
     Raises:
-        ValueError: no backend of that name.
+        ValueError: as :func:`emim_attention`, tiles, or NATTEN.
     """
-    if name == "auto":
-        return emim_dense
-    if name not in BACKENDS:
-        raise ValueError(f"EMIM.BACKEND {name!r} is not one of auto, {', '.join(BACKENDS)}")
-    return BACKENDS[name]
+    if rules.sampling != "sliding":
+        raise ValueError(f"a cost volume has sliding windows, found EMIM.SAMPLING {rules.sampling!r}")
+    _check(query, key, key, window, None, None, rules)
+    check_backend(backend)
+    if backend in ("natten", "triton"):
+        raise ValueError(f"EMIM.BACKEND {backend} cannot run: it returns no affinities, which are all of a cost volume")
+    return (cost_volume_reference if backend == "reference" else cost_volume_dense)(query, key, window, rules)
 
 
-def check_window(window: int, key: str = "window") -> None:
-    """Raise ValueError, naming ``key``, unless ``window`` is a positive odd number."""
-    if window < 1 or window % 2 == 0:
-        raise ValueError(f"{key}: the EMIM window must be odd (it is centred on a token), found {window}")
+def check_backend(name: str) -> None:
+    """Raise ValueError unless ``name`` is "auto" or a backend."""
+    if name != "auto" and name not in BACKENDS:
+        raise ValueError(f"EMIM.BACKEND must be auto | {' | '.join(BACKENDS)}, found {name!r}")
 
 
-def _check(query, key, value, relative_bias, motion) -> None:
+def check_window(window: int, name: str = "window", rules: EmimRules = EmimRules()) -> None:  # noqa: B008
+    """Raise ValueError, naming ``name``, unless ``window`` is positive and, where windows slide, odd."""
+    if window < 1:
+        raise ValueError(f"{name}: the EMIM window must be at least 1, found {window}")
+    if rules.sampling == "sliding" and window % 2 == 0:
+        raise ValueError(f"{name}: the EMIM window must be odd (it is centred on a token), found {window}")
+
+
+def bias_shape(heads: int, window: int, rules: EmimRules) -> tuple[int, int, int]:
+    """Return the shape of the relative bias: one value per head and displacement, (N, K, K) or (N, 2K-1, 2K-1)."""
+    side = window if rules.sampling == "sliding" else 2 * window - 1
+    return heads, side, side
+
+
+def _choose(name: str, query, key, value, bias, window, rules) -> Callable[..., torch.Tensor]:
+    check_backend(name)
+    if rules.sampling == "tiled":
+        if name not in ("auto", "dense", "reference"):
+            raise ValueError(f"EMIM.BACKEND {name} cannot run: it has sliding windows only (EMIM.SAMPLING is tiled)")
+        # Plain products in every case; the reference makes those of repeated frames too, as definitions count them.
+        return partial(emim_tiled, choose_pairs=every_frame) if name == "reference" else emim_tiled
+    inputs = (query, key, value) if bias is None else (query, key, value, bias)
+    needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+    for candidate in FASTEST_FIRST if name == "auto" else (name,):
+        reason = BACKENDS[candidate].why_not(query, window, rules, needs_grad)
+        if reason is None:
+            return BACKENDS[candidate].run
+    raise ValueError(f"EMIM.BACKEND {name} cannot run: {reason}")
+
+
+def _check(query, key, value, window, relative_bias, motion, rules) -> None:
+    if query.dim() == 6 and 0 in query.shape[1:]:
+        raise ValueError(f"T, H, W, N and D must be at least 1, found (B, T, H, W, N, D) = {tuple(query.shape)}")
+    if not (query.is_floating_point() and key.is_floating_point() and value.is_floating_point()):
+        raise ValueError(f"query, key and value must be floating point, found {[x.dtype for x in (query, key, value)]}")
     if query.dim() != 6 or key.shape != query.shape or value.shape != query.shape:
         shapes = [tuple(x.shape) for x in (query, key, value)]
         raise ValueError(f"query, key and value must all be (B, T, H, W, N, D), found {shapes}")
     heads, channels = query.shape[-2:]
-    window = relative_bias.shape[-1]
-    check_window(window)
-    if relative_bias.shape != (heads, window, window):
-        raise ValueError(f"relative_bias must be ({heads}, K, K), found {tuple(relative_bias.shape)}")
+    check_window(window, rules=rules)
+    if relative_bias is not None and relative_bias.shape != bias_shape(heads, window, rules):
+        expected = bias_shape(heads, window, rules)
+        raise ValueError(f"relative_bias must be {expected}, found {tuple(relative_bias.shape)}")
     if motion is not None:
         hidden = motion.weight1.shape[0]
         expected = ((hidden, window * window), (hidden,), (channels, hidden), (channels,))

@@ -1,81 +1,33 @@
-"""EMIM attention without gathered windows: dense products per frame pair, windows read from the result as a view.
-
-With the keys on the padded grid, the score of query (y, x) against displacement (dy, dx) lies in the matrix of all
-scores at row ``y * W + x`` and column ``(y + dy) * Wp + (x + dx)``: moving one query to the right moves its window one
-column to the right. So all windows together are one strided view, and no key or value is ever copied P times.
-"""
+"""EMIM attention from the operators of ``windows``: exact, and the fastest on a CPU."""
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
+from slowfast.ops.emim import windows
+from slowfast.ops.emim.motion import motion_features, scale_and_bias
+from slowfast.ops.emim.rules import frame_pairs, places_inside, take_frames
 
-from slowfast.ops.emim.motion import at_least_float32, motion_features, num_pairs, repeat_last_pair
 
-
-def emim_dense(query, key, value, relative_bias, motion, pad_value):
+def emim_dense(query, key, value, window, relative_bias, motion, rules):
     """See :func:`slowfast.ops.emim.emim_attention`."""
-    _, frames, height, width, _, channels = query.shape
-    window = relative_bias.shape[-1]
-    pairs = num_pairs(frames)
-    query = _heads_first(query[:, :pairs] * channels**-0.5)  # (B, T-1, N, H*W, D)
-    key = _heads_first(_pad(key[:, -pairs:], window, pad_value))  # (B, T-1, N, Hp*Wp, D)
-    value = _heads_first(_pad(value[:, -pairs:], window, pad_value))  # (B, T-1, N, Hp*Wp, D)
-
-    scores = query @ key.transpose(-1, -2)  # (B, T-1, N, H*W, Hp*Wp)
-    affinity = _ReadWindows.apply(scores, height, width, window)  # (B, T-1, N, H*W, P)
-    affinity = at_least_float32(affinity) + relative_bias.flatten(1)[:, None]
-    weights = affinity.softmax(dim=-1).to(scores.dtype)
-    out = _WriteWindows.apply(weights, height, width, window) @ value  # (B, T-1, N, H*W, D)
+    height, width, _, channels = query.shape[2:]
+    pairs = frame_pairs(query.shape[1], rules)
+    query, key, value = (
+        take_frames(x, frames) for x, frames in ((query, pairs.source), (key, pairs.target), (value, pairs.target))
+    )
+    bias = None if relative_bias is None else relative_bias.flatten(1)  # (N, P)
+    affinity = scale_and_bias(windows.affinity(query, key, window, rules.pad_value), bias, channels)
+    weights = affinity  # (B, F, H, W, N, P)
+    if rules.padding == "mask":
+        outside = ~places_inside(height, width, window, query.device)[:, :, None]  # (H, W, 1, P)
+        affinity, weights = affinity.masked_fill(outside, 0), affinity.masked_fill(outside, float("-inf"))
+    out = windows.context(weights.softmax(dim=-1), value, window, rules.pad_value)
     if motion is not None:
-        out = out + motion_features(affinity, motion)
-    out = out.transpose(2, 3).unflatten(2, (height, width))  # (B, T-1, H, W, N, D)
-    return repeat_last_pair(out, frames)
+        out = out + motion_features(affinity, motion).to(out.dtype)
+    return take_frames(out, pairs.output)
 
 
-def _pad(x: torch.Tensor, window: int, pad_value: float) -> torch.Tensor:
-    radius = window // 2
-    return F.pad(x, (0, 0, 0, 0, radius, radius, radius, radius), value=pad_value)
-
-
-def _heads_first(x: torch.Tensor) -> torch.Tensor:
-    return x.flatten(2, 3).transpose(2, 3)  # (B, T, H, W, N, D) -> (B, T, N, H*W, D)
-
-
-def _windows(scores: torch.Tensor, height: int, width: int, window: int) -> torch.Tensor:
-    """View contiguous scores (..., H*W, Hp*Wp) as (..., H, W, K, K), the window of every query."""
-    padded_width = width + window - 1
-    row = scores.shape[-1]
-    *lead, _, _ = scores.shape
-    strides = (*scores.stride()[:-2], width * row + padded_width, row + 1, padded_width, 1)
-    return scores.as_strided((*lead, height, width, window, window), strides, scores.storage_offset())
-
-
-class _ReadWindows(torch.autograd.Function):
-    """(..., H*W, Hp*Wp) -> (..., H*W, P). Its adjoint is ``_WriteWindows``."""
-
-    @staticmethod
-    def forward(ctx, scores, height, width, window):
-        ctx.grid = height, width, window
-        return _windows(scores.contiguous(), height, width, window).flatten(-2).flatten(-3, -2)
-
-    @staticmethod
-    def backward(ctx, grad):
-        return _WriteWindows.apply(grad, *ctx.grid), None, None, None
-
-
-class _WriteWindows(torch.autograd.Function):
-    """(..., H*W, P) -> (..., H*W, Hp*Wp), zero outside the windows. Its adjoint is ``_ReadWindows``."""
-
-    @staticmethod
-    def forward(ctx, band, height, width, window):
-        ctx.grid = height, width, window
-        padded = (height + window - 1) * (width + window - 1)
-        dense = band.new_zeros((*band.shape[:-1], padded))
-        windows = band.unflatten(-1, (window, window)).unflatten(-3, (height, width))  # (..., H, W, K, K)
-        _windows(dense, height, width, window).copy_(windows)
-        return dense
-
-    @staticmethod
-    def backward(ctx, grad):
-        return _ReadWindows.apply(grad, *ctx.grid), None, None, None
+def cost_volume_dense(query, key, window, rules):
+    """See :func:`slowfast.ops.emim.cost_volume`."""
+    pairs = frame_pairs(query.shape[1], rules)
+    query, key = take_frames(query, pairs.source), take_frames(key, pairs.target)
+    return take_frames(windows.affinity(query, key, window, rules.pad_value), pairs.output)

@@ -1,4 +1,4 @@
-"""What the backends share: pairing of frames, the motion MLP and the softmax."""
+"""What the backends share once the affinities are there: the softmax's input and the motion MLP."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+
+from slowfast.ops.precision import autocast_dtype, without_autocast
 
 
 class MotionWeights(NamedTuple):
@@ -17,27 +19,35 @@ class MotionWeights(NamedTuple):
     bias2: torch.Tensor
 
 
+# QuickGELU(x) = x sigmoid(1.702 x), the activation of the released model.
+QUICK_GELU_SLOPE = 1.702
+
+
 def quick_gelu(x: torch.Tensor) -> torch.Tensor:
-    """Return x * sigmoid(1.702 x), the GELU approximation of the released model."""
-    return x * torch.sigmoid(1.702 * x)
+    """Return x * sigmoid(1.702 x)."""
+    return F.silu(QUICK_GELU_SLOPE * x) / QUICK_GELU_SLOPE
 
 
 def motion_features(affinity: torch.Tensor, motion: MotionWeights) -> torch.Tensor:
-    """Turn affinities (..., P) into motion features (..., D): M = f(A), Eq. 5."""
-    hidden = quick_gelu(F.linear(affinity.to(motion.weight1.dtype), motion.weight1, motion.bias1))
-    return F.linear(hidden, motion.weight2, motion.bias2)
+    """Turn affinities (..., P) into motion features (..., D): M = f(A), Eq. 5.
+
+    In the dtype of the weights or of autocast, but never in float16, whose range raw affinities may leave.
+    """
+    if (autocast_dtype(affinity) or motion.weight1.dtype) == torch.float16:
+        with without_autocast(affinity):
+            return _mlp(affinity, MotionWeights(*(weight.float() for weight in motion)))
+    return _mlp(affinity, motion)
 
 
-def at_least_float32(x: torch.Tensor) -> torch.Tensor:
-    """Return ``x`` in float32, or unchanged if it is wider: half-precision softmax loses small weights."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+def _mlp(affinity: torch.Tensor, motion: MotionWeights) -> torch.Tensor:
+    # QuickGELU with its slope moved into the weights: one pass over the hidden channels, of which there are many.
+    slope = QUICK_GELU_SLOPE
+    affinity = affinity.to(motion.weight1.dtype)
+    hidden = F.silu(F.linear(affinity, slope * motion.weight1, slope * motion.bias1))
+    return F.linear(hidden, motion.weight2 / slope, motion.bias2)
 
 
-def num_pairs(num_frames: int) -> int:
-    """Return how many different (frame, next frame) pairs a clip has; a single frame is paired with itself."""
-    return max(num_frames - 1, 1)
-
-
-def repeat_last_pair(x: torch.Tensor, num_frames: int) -> torch.Tensor:
-    """Extend results of the pairs, (B, num_pairs, ...), to all frames, (B, T, ...), repeating the last pair."""
-    return torch.cat((x, x[:, -1:]), dim=1) if num_frames > 1 else x
+def scale_and_bias(products: torch.Tensor, bias: torch.Tensor | None, channels: int) -> torch.Tensor:
+    """Return the affinities of the products q . k, (..., P): divided by sqrt(D), plus the bias (Eq. 3)."""
+    scale = channels**-0.5
+    return products * scale if bias is None else torch.add(bias, products, alpha=scale)

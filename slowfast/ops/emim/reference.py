@@ -5,31 +5,39 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from slowfast.ops.emim.motion import at_least_float32, motion_features
+from slowfast.ops.emim.motion import motion_features, scale_and_bias
+from slowfast.ops.emim.rules import every_frame, places_inside
+from slowfast.ops.precision import widened, without_autocast
 
 
-def emim_reference(query, key, value, relative_bias, motion, pad_value):
+def emim_reference(query, key, value, window, relative_bias, motion, rules):
     """See :func:`slowfast.ops.emim.emim_attention`."""
-    num_frames, channels = query.shape[1], query.shape[-1]
-    window = relative_bias.shape[-1]
-    source, target = frame_pairs(num_frames)
-    query = query[:, source] * channels**-0.5
-    keys = gather_windows(key[:, target], window, pad_value)  # (B, T, H, W, N, D, P)
-    values = gather_windows(value[:, target], window, pad_value)  # (B, T, H, W, N, D, P)
+    height, width, _, channels = query.shape[2:]
+    source, target, _ = every_frame(query.shape[1], rules)
+    keys = gather_windows(key[:, target], window, rules.pad_value)  # (B, T, H, W, N, D, P)
+    values = gather_windows(value[:, target], window, rules.pad_value)  # (B, T, H, W, N, D, P)
+    products = window_products(query[:, source], keys)  # (B, T, H, W, N, P)
+    affinity = scale_and_bias(products, None if relative_bias is None else relative_bias.flatten(1), channels)
+    weights = affinity
+    if rules.padding == "mask":
+        outside = ~places_inside(height, width, window, query.device)[:, :, None]  # (H, W, 1, P)
+        affinity, weights = affinity.masked_fill(outside, 0), affinity.masked_fill(outside, float("-inf"))
+    weights = weights.softmax(dim=-1).to(values.dtype)
+    with without_autocast(query):
+        out = torch.einsum("bthwnp,bthwndp->bthwnd", weights, values)
+    return out if motion is None else out + motion_features(affinity, motion).to(out.dtype)
 
-    affinity = torch.einsum("bthwnd,bthwndp->bthwnp", query, keys)
-    affinity = at_least_float32(affinity) + relative_bias.flatten(1)
-    weights = affinity.softmax(dim=-1).to(values.dtype)
-    out = torch.einsum("bthwnp,bthwndp->bthwnd", weights, values)
-    return out if motion is None else out + motion_features(affinity, motion)
+
+def cost_volume_reference(query, key, window, rules):
+    """See :func:`slowfast.ops.emim.cost_volume`."""
+    source, target, _ = every_frame(query.shape[1], rules)
+    return window_products(query[:, source], gather_windows(key[:, target], window, rules.pad_value))
 
 
-def frame_pairs(num_frames: int) -> tuple[list[int], list[int]]:
-    """Return, for every output frame, the frame of the queries and the frame of the keys (0-based)."""
-    if num_frames == 1:
-        return [0], [0]
-    target = [min(t + 1, num_frames - 1) for t in range(num_frames)]
-    return [t - 1 for t in target], target
+def window_products(query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """Return q . k for queries (B, T, H, W, N, D) and windows (B, T, H, W, N, D, P), in float32 or wider."""
+    with without_autocast(query):
+        return torch.einsum("bthwnd,bthwndp->bthwnp", widened(query), widened(keys))
 
 
 def gather_windows(x: torch.Tensor, window: int, pad_value: float) -> torch.Tensor:

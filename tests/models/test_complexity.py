@@ -1,0 +1,145 @@
+"""Parameters and multiply-accumulates: published numbers, and closed formulas worked out apart from the model."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from helpers_models import make_cfg, tiny_model
+
+from slowfast.models import build_model
+from slowfast.models.complexity import count_gmacs, count_macs, count_parameters
+
+ROOT = Path(__file__).parents[2]
+BASE = {"UNIFORMER__DEPTH": [5, 8, 20, 7]}
+HALVED = {"UNIFORMER__TEMPORAL_DOWNSAMPLE": True}
+
+
+def pattern(stage3, stage4=None):
+    """Return the settings of patterns like "EO" (E: EMIM, O: joint attention), the same in both stages by default."""
+    names = {"E": "emim", "O": "joint"}
+    return {
+        "UNIFORMER__STAGE3_ATTENTION": [names[letter] for letter in stage3],
+        "UNIFORMER__STAGE4_ATTENTION": [names[letter] for letter in stage4 or stage3],
+    }
+
+
+def meta_model(settings):
+    with torch.device("meta"):
+        return build_model(make_cfg(**settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "parameters"),
+    [
+        ({**pattern("O")}, (21_400_400, 21_284_462, 21_219_824)),
+        ({**pattern("EO")}, (21_536_612, 21_420_674, 21_356_036)),
+        ({**BASE, **pattern("O")}, (49_813_200, 49_697_262, 49_632_624)),
+        ({**BASE, **pattern("EO")}, (50_130_930, 50_014_992, 49_950_354)),
+    ],
+)
+def test_number_of_parameters(settings, parameters):
+    found = (count_parameters(meta_model({**settings, "MODEL__NUM_CLASSES": n})) for n in (400, 174, 48))
+    assert tuple(found) == parameters
+
+
+# Settings, frames, billions of multiply-accumulates from the definitions (adding EMIM's bias to its affinities
+# included), and what arXiv 2201.09450 and 2510.18705 print, which is rounded and counts norms too.
+PUBLISHED = [
+    ({**HALVED, **pattern("O")}, 16, 41.66, 41.8),
+    (pattern("O"), 16, 109.45, 110),
+    (pattern("EO"), 16, 85.15, 85),
+    (pattern("OE"), 16, 85.60, 86),
+    (pattern("E"), 16, 61.31, 62),
+    ({**pattern("EO", "O"), "EMIM__WINDOW": [3, 7]}, 16, 84.51, 84.7),
+    ({**pattern("EO", "O"), "EMIM__WINDOW": [5, 7]}, 16, 85.03, 85.2),
+    (pattern("EO", "O"), 16, 86.05, 86.2),
+    ({**pattern("EO", "O"), "EMIM__WINDOW": [9, 7]}, 16, 87.87, 88.0),
+    ({**pattern("EO", "O"), "EMIM__WINDOW": [11, 7]}, 16, 90.86, 91.0),
+    (pattern("EO"), 32, 221.92, None),
+    ({**BASE, **pattern("EO")}, 16, 197.97, 198),
+    ({**BASE, **pattern("EO")}, 32, 525.60, 526),
+    ({**BASE, **pattern("O")}, 16, 258.25, None),
+    ({**BASE, **pattern("O")}, 32, 777.08, None),
+    ({**BASE, **HALVED, **pattern("O")}, 32, 258.25, 259),
+]
+
+
+@pytest.mark.parametrize(("settings", "frames", "gmacs", "printed"), PUBLISHED)
+def test_published_multiply_accumulates(settings, frames, gmacs, printed):
+    found = count_gmacs(meta_model(settings), (3, frames, 224, 224))
+    assert found == pytest.approx(gmacs, rel=2e-4)
+    assert printed is None or found == pytest.approx(printed, abs=0.8 if printed == int(printed) else 0.2)
+
+
+def closed_formulas(depth, blocks, frames, size=224, classes=174, window=7, dim=(64, 128, 320, 512)):
+    """Return the counts per stage and per kind of operator; ``blocks`` are the letters of stages 3 and 4."""
+    stages, kinds = Counter(), Counter()
+
+    def add(stage, kind, macs):
+        stages[stage] += macs
+        kinds[kind] += macs
+
+    inputs = (3, *dim)
+    for stage in range(4):
+        side = size // 4 // 2**stage
+        tokens, channels = frames * side * side, dim[stage]
+        patch = 3 * 4 * 4 if stage == 0 else 2 * 2
+        where = "stem" if stage == 0 else "patch embeddings"
+        add(where, "patch-embedding convolutions", tokens * inputs[stage] * patch * channels)
+        name = f"stage {stage + 1}"
+        for block in range(depth[stage]):
+            add(name, "depthwise convolutions", tokens * channels * 3**3)
+            add(name, "MLPs", tokens * 8 * channels**2)
+            if stage < 2:
+                add(name, "projections", tokens * 2 * channels**2)
+                add(name, "depthwise convolutions", tokens * channels * 5**3)
+                continue
+            add(name, "projections", tokens * 4 * channels**2)
+            letters = blocks[stage - 2]
+            if letters[block % len(letters)] == "O":
+                add(name, "joint attention products", 2 * tokens**2 * channels)
+            else:
+                heads, places = channels // 64, window**2
+                add(name, "EMIM window products", 2 * tokens * places * channels)
+                add(name, "motion MLPs", tokens * heads * (places * 4 * places + 4 * places * 64))
+    add("head", "head", dim[3] * classes)
+    return dict(stages), dict(kinds)
+
+
+@pytest.mark.parametrize("depth", [[3, 4, 8, 3], [5, 8, 20, 7]], ids=["S", "B"])
+@pytest.mark.parametrize("blocks", [("EO", "EO"), ("O", "O"), ("E", "E"), ("OE", "O")], ids=str)
+def test_stages_and_kinds_are_the_closed_formulas(depth, blocks):
+    counts = count_macs(meta_model({"UNIFORMER__DEPTH": depth, **pattern(*blocks)}), (3, 16, 224, 224))
+    stages, kinds = closed_formulas(depth, blocks, frames=16)
+    assert counts.by_stage == stages
+    assert counts.by_kind == kinds
+    assert counts.macs == sum(stages.values()) == sum(kinds.values())
+    assert list(counts.by_stage) == ["stem", "patch embeddings", *(f"stage {n}" for n in range(1, 5)), "head"]
+    assert list(counts.by_kind.values()) == sorted(counts.by_kind.values(), reverse=True)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference", "dense"])
+def test_counts_are_of_the_definition_and_leave_the_model_alone(backend):
+    model = tiny_model(EMIM__BACKEND=backend).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    counts = count_macs(model, (3, 4, 64, 64))
+    # Stage 3 has two EMIM blocks and stage 4 one, of windows of 3 x 3: 2 * 9 products per token and channel.
+    assert counts.by_kind["EMIM window products"] == 2 * 9 * 4 * (2 * 32 * 4 * 4 + 32 * 2 * 2)
+    assert model.training and model.blocks3[0].attn.backend == backend
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_command_writes_what_it_prints(tmp_path):
+    config, out = ROOT / "exp" / "quickstart" / "config.yaml", tmp_path / "counts.json"
+    command = [sys.executable, ROOT / "tools" / "benchmark.py", "flops", "--cfg", config]
+    options = ["EMIM.WINDOW", "[5, 3]", "--json", out]
+    printed = subprocess.run([*command, *options], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    counts = json.loads(out.read_text())
+    assert f"{counts['parameters']:,} parameters" in printed and f"{counts['gflops']:.2f} GFLOPs" in printed
+    for table in (counts["by_stage"], counts["by_kind"]):
+        assert sum(table.values()) == pytest.approx(counts["gflops"])
+        assert all(f"  {name} " in printed for name in table)
