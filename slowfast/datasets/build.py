@@ -6,6 +6,7 @@ from fvcore.common.registry import Registry
 from torch.utils.data import Dataset
 
 from slowfast.config.parser import CfgNode
+from slowfast.datasets.image_folder import ImageFolder
 from slowfast.datasets.video_list import VideoList
 
 SPLITS = ("train", "val", "test")
@@ -28,6 +29,7 @@ a ``torch.utils.data.Dataset`` with
 """
 
 DATASET_REGISTRY.register(VideoList)
+DATASET_REGISTRY.register(ImageFolder)
 
 
 def build_dataset(cfg: CfgNode, split: str) -> Dataset:

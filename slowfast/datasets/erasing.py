@@ -6,6 +6,7 @@ Dimension letters: `T` frames, `H W` height and width of a frame (px).
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,18 @@ ASPECT_RANGE = (0.3, 1 / 0.3)  # height / width
 MAX_TRIES = 100
 
 MODES = ("pixel", "const")
+
+
+class Erasing(NamedTuple):
+    """What to erase from a clip.
+
+    Attributes:
+        boxes: (top, left, height, width) in px; none to leave the clip as it is.
+        noise_seed: of the noise that fills them.
+    """
+
+    boxes: tuple[tuple[int, int, int, int], ...]
+    noise_seed: int
 
 
 def draw_erasing_box(
@@ -37,32 +50,44 @@ def draw_erasing_box(
     return None
 
 
-def random_erasing(
-    clip: torch.Tensor, rng: np.random.Generator, prob: float = 0.25, count: int = 1, mode: str = "pixel"
-) -> torch.Tensor:
-    """Overwrite boxes of a normalised clip, in place.
+def draw_erasing(rng: np.random.Generator, height: int, width: int, prob: float = 0.25, count: int = 1) -> Erasing:
+    """Draw what to erase from a clip of ``height`` x ``width`` px.
 
     Args:
-        clip: float32 of shape (3, T, H, W) on the CPU.
-        rng: source of the boxes and of the noise.
+        rng: source of the boxes and of the seed of the noise.
+        height: of the clip (px).
+        width: of the clip (px).
         prob: probability of erasing anything.
         count: number of boxes, which share the erased area.
+    """
+    if rng.random() >= prob:
+        return Erasing((), 0)
+    boxes = [draw_erasing_box(rng, height, width, count) for _ in range(count)]
+    return Erasing(tuple(box for box in boxes if box is not None), int(rng.integers(2**63)))
+
+
+def erase_(clip: torch.Tensor, erasing: Erasing, mode: str = "pixel") -> torch.Tensor:
+    """Overwrite boxes of a normalised clip, in place.
+
+    The noise comes from a generator of the clip's device, seeded by ``erasing``: it is the same in every process and
+    for every order of the clips, but another one on another kind of device.
+
+    Args:
+        clip: float32 of shape (3, T, H, W).
+        erasing: what to erase.
         mode: ``pixel``, unit normal noise drawn for each frame, pixel and channel; ``const``, zero.
 
     Returns:
         ``clip``.
     """
     assert mode in MODES, mode
-    if rng.random() >= prob:
+    if not erasing.boxes:
         return clip
-    for _ in range(count):
-        box = draw_erasing_box(rng, *clip.shape[2:], count)
-        if box is None:
-            continue
-        top, left, height, width = box
+    generator = torch.Generator(clip.device).manual_seed(erasing.noise_seed)
+    for top, left, height, width in erasing.boxes:
         region = clip[:, :, top : top + height, left : left + width]
         if mode == "const":
             region.zero_()
         else:
-            region.copy_(torch.from_numpy(rng.standard_normal(region.shape, dtype=np.float32)))
+            region.copy_(torch.randn(region.shape, generator=generator, device=clip.device))
     return clip

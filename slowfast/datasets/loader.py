@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 
 import cv2
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from slowfast.config.parser import CfgNode
 from slowfast.datasets.build import build_dataset
+from slowfast.datasets.finish import PackedClips, Remainder
 from slowfast.datasets.samplers import EvalSampler, TrainSampler
 from slowfast.datasets.video_dataset import BadVideo, Sample
 
@@ -28,18 +29,21 @@ class Batch:
     """Clips of several videos, those of one video next to each other.
 
     Attributes:
-        clips: float32 of shape (B, 3, T, S, S); B is 0 if no video could be decoded.
+        clips: uint8 of shape (B, 3, T, S, S), or packed crops of different sizes; ``finish`` turns either into what
+            models take. B is 0 if no video could be decoded.
         labels: int64 of shape (B,).
         video_index: int64 of shape (B,), positions of the videos in the list.
         view: int64 of shape (B,), the view of the video (in training: the number of the augmented copy).
         bad: the items that could not be decoded, which have no clips here.
+        remainders: in training what is left to do to each clip, B of them; in testing none.
     """
 
-    clips: torch.Tensor
+    clips: torch.Tensor | PackedClips
     labels: torch.Tensor
     video_index: torch.Tensor
     view: torch.Tensor
     bad: list[BadVideo] = field(default_factory=list)
+    remainders: tuple[Remainder, ...] = ()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Return the batch with all its tensors on ``device``."""
@@ -50,8 +54,9 @@ class Batch:
         return self._map(torch.Tensor.pin_memory)
 
     def _map(self, function) -> Batch:
-        names = ("clips", "labels", "video_index", "view")
-        return replace(self, **{name: function(getattr(self, name)) for name in names})
+        clips = self.clips.map(function) if isinstance(self.clips, PackedClips) else function(self.clips)
+        names = ("labels", "video_index", "view")
+        return replace(self, clips=clips, **{name: function(getattr(self, name)) for name in names})
 
 
 def collate(items: Sequence[Sample | BadVideo], clip_shape: tuple[int, ...]) -> Batch:
@@ -59,18 +64,28 @@ def collate(items: Sequence[Sample | BadVideo], clip_shape: tuple[int, ...]) -> 
 
     Args:
         items: what the data set returned.
-        clip_shape: shape of one clip, (3, T, S, S), for a batch without any.
+        clip_shape: shape of a clip that is not packed, (3, T, S, S).
     """
     samples = [item for item in items if isinstance(item, Sample)]
+    clips = [clip for sample in samples for clip in sample.clips]
     rows = [(sample.label, sample.video_index, view) for sample in samples for view in sample.views]
     labels, video_index, view = torch.tensor(rows, dtype=torch.int64).reshape(-1, 3).unbind(1)
     return Batch(
-        clips=torch.cat([sample.clips for sample in samples]) if samples else torch.empty(0, *clip_shape),
+        clips=_join(clips, clip_shape),
         labels=labels.contiguous(),
         video_index=video_index.contiguous(),
         view=view.contiguous(),
         bad=[item for item in items if isinstance(item, BadVideo)],
+        remainders=tuple(remainder for sample in samples for remainder in sample.remainders),
     )
+
+
+def _join(clips: list[torch.Tensor], clip_shape: tuple[int, ...]) -> torch.Tensor | PackedClips:
+    if not clips:
+        return torch.empty(0, *clip_shape, dtype=torch.uint8)
+    if all(clip.shape == clip_shape for clip in clips):
+        return default_collate(clips)  # in a worker it writes straight into shared memory
+    return PackedClips.pack(clips)
 
 
 def construct_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int = 1) -> DataLoader:
@@ -127,6 +142,20 @@ def construct_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int = 
         # Its own generator, so that loading draws nothing from the generator of the training process.
         generator=torch.Generator().manual_seed(cfg.RNG_SEED),
         **worker_options,
+    )
+
+
+def explained(error: RuntimeError) -> Exception:
+    """Return an error that says what to do about a lost worker process; ``error`` itself if it is about something else.
+
+    PyTorch reports the loss of a worker, or a worker that does not answer, as a RuntimeError.
+    """
+    if "DataLoader" not in str(error):
+        return error
+    return OSError(
+        f"the data loader failed: {str(error).splitlines()[0].strip()} A killed worker usually means that memory ran "
+        "out (see `dmesg`): use fewer DATA_LOADER.NUM_WORKERS or a smaller DATA_LOADER.PREFETCH_FACTOR. A bus error "
+        "means that shared memory is full (in containers: --shm-size), a time-out that a video or the storage hangs"
     )
 
 

@@ -7,10 +7,12 @@ import os
 import re
 from dataclasses import dataclass
 
+from slowfast.utils.files import read_text
+
 logger = logging.getLogger(__name__)
 
 # The fields of a line, in order, for each DATA.SOURCE.
-FIELDS = {"video": ("path", "label"), "frames": ("folder", "num_frames", "label")}
+FIELDS = {"video": ("path", "label"), "frames": ("folder", "num_frames", "label"), "image": ("path", "label")}
 SEPARATORS = (",", "\t", " ")
 
 _INTEGER = re.compile(r"-?[0-9]+")
@@ -22,9 +24,10 @@ class Record:
     """One line of a list file.
 
     Attributes:
-        path: full path of the video file or of the folder of images.
+        path: full path of the video file, of the folder of images or of the image.
         label: class index.
-        num_frames: images in the folder; None for a video file, whose frames are counted when it is opened.
+        num_frames: images in the folder; None for a video file, whose frames are counted when it is opened, and for an
+            image.
         origin: where the record comes from, ``list file:line``, for messages.
     """
 
@@ -43,7 +46,7 @@ def read_manifest(list_path: str, prefix: str, source: str, separator: str, num_
     Args:
         list_path: the list file, UTF-8.
         prefix: folder to which the paths in the list are relative.
-        source: ``video`` (``path label``) or ``frames`` (``folder num_frames label``).
+        source: ``video`` or ``image`` (``path label``), or ``frames`` (``folder num_frames label``).
         separator: one of ``SEPARATORS``, or ``auto`` to detect it on the first line.
         num_classes: labels must lie in [0, num_classes).
 
@@ -57,7 +60,7 @@ def read_manifest(list_path: str, prefix: str, source: str, separator: str, num_
             f"DATA.LABEL_PATH_TEMPLATE; point these keys at your lists, one line per video: "
             f"{' '.join(FIELDS[source])}"
         )
-    lines = [(number, line) for number, line in enumerate(_read_lines(list_path), 1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(read_text(list_path).split("\n"), 1) if line.strip()]
     if not lines:
         raise ValueError(f"list file {list_path} is empty, expected lines '{' '.join(FIELDS[source])}'")
     if separator == "auto":
@@ -81,7 +84,7 @@ def read_class_names(path: str, num_classes: int) -> list[str]:
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"class name file {path} (DATA.CLASS_NAMES_FILE) does not exist")
-    names = [line.strip() for line in _read_lines(path)]
+    names = [line.strip() for line in read_text(path).split("\n")]
     while names and not names[-1]:
         names.pop()
     if len(names) != num_classes:
@@ -95,15 +98,6 @@ def read_class_names(path: str, num_classes: int) -> list[str]:
             raise ValueError(f"{path}:{number}: class name {name!r} is already on line {first_line[name]}")
         first_line[name] = number
     return names
-
-
-def _read_lines(path: str) -> list[str]:
-    try:
-        # utf-8-sig also reads files that a spreadsheet began with a byte order mark.
-        with open(path, encoding="utf-8-sig") as file:
-            return file.read().split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
 
 
 def _split(line: str, separator: str, num_fields: int) -> list[str]:
@@ -147,9 +141,9 @@ def _parse_line(line: str, origin: str, prefix: str, source: str, separator: str
     if num_frames is not None and num_frames < 1:
         raise fail(f"num_frames {num_frames} is less than 1")
     # "folder 42 7" would pass as the video "folder 42".
-    if source == "video" and separator == " " and re.search(r"\s[0-9]+$", fields[0]):
+    if source != "frames" and separator == " " and re.search(r"\s[0-9]+$", fields[0]):
         raise fail(
             "found 3 fields 'folder num_frames label', expected 'path label': set DATA.SOURCE to frames for "
-            "folders of images, or separate by commas if the name of the video ends in a number"
+            "folders of images, or separate by commas if the name of the file ends in a number"
         )
     return Record(path, label, num_frames, origin)

@@ -1,7 +1,7 @@
 """RandAugment (arXiv 1909.13719) for clips: every frame gets the same operations with the same arguments.
 
-Drawing the parameters (`RandAugment.draw`) and applying them (`RandAugment.apply`) are separate, so that
-another implementation of the second can be checked against this one. Pillow defines what an operation does.
+Drawing the parameters (`RandAugment.draw`) and applying them (`RandAugment.apply`) are separate. Pillow defines what an
+operation does, and `RandAugment.apply` is that definition; training uses the fast equivalent of ``region_augment``.
 
 Dimension letters: `T` frames, `H W` height and width of a frame (px).
 """
@@ -167,6 +167,7 @@ class RandAugment:
         self.num_ops = num_ops
         self.magnitude_std = magnitude_std
         self.increasing = increasing
+        self.interpolation = interpolation
         self.resampling = RESAMPLING[interpolation]
 
     @classmethod
@@ -214,14 +215,13 @@ class RandAugment:
         """
         if not drawn:
             return frames
-        steps = [(self.operations[name].apply, args) for name, args in drawn]
-        augmented = np.empty_like(frames)
-        for t, frame in enumerate(frames):
-            image = Image.fromarray(frame)
-            for apply, args in steps:
-                image = apply(image, args, self.resampling)
-            augmented[t] = image
-        return augmented
+        return np.stack([np.asarray(self.apply_to_image(Image.fromarray(frame), drawn)) for frame in frames])
+
+    def apply_to_image(self, image: Image.Image, drawn: list[tuple[str, Arguments]]) -> Image.Image:
+        """Apply drawn operations to one frame, RGB."""
+        for name, args in drawn:
+            image = self.operations[name].apply(image, args, self.resampling)
+        return image
 
     def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draw and apply: uint8 (T, H, W, 3) -> uint8 (T, H, W, 3)."""

@@ -40,12 +40,20 @@ class TrainSampler(Sampler):
         self.world_size = world_size
         self.seed = seed
         self.epoch = 0
+        self.first_step = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the permutation and the random draws of the next iteration."""
+    @property
+    def order(self) -> dict[str, int]:
+        """What fixes the videos of every step of an epoch."""
+        return {"videos": self.num_videos, "TRAIN.BATCH_SIZE": self.global_batch, "RNG_SEED": self.seed}
+
+    def set_epoch(self, epoch: int, first_step: int = 0) -> None:
+        """Choose the permutation and the random draws of the next iteration, which leaves out the first steps."""
         self.epoch = epoch
+        self.first_step = first_step
 
     def __len__(self) -> int:
+        """Return the number of keys of a whole epoch."""
         return self.num_videos // self.global_batch * (self.global_batch // self.world_size)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
@@ -56,7 +64,7 @@ class TrainSampler(Sampler):
         num_steps = self.num_videos // self.global_batch
         steps = order[: num_steps * self.global_batch].reshape(num_steps, self.global_batch)
         # Rows are steps; the batches of a process are contiguous in what it yields.
-        for video_index in steps[:, self.rank :: self.world_size].ravel().tolist():
+        for video_index in steps[self.first_step :, self.rank :: self.world_size].ravel().tolist():
             yield self.epoch, video_index
 
 

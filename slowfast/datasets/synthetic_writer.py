@@ -1,4 +1,4 @@
-"""Write the synthetic motion clips as encoded files in the layouts of real data sets.
+"""Write synthetic clips as encoded files in the layouts of real data sets.
 
 frames  numbered JPEG folders as in Something-Something V1, `frames/<id>/00001.jpg`;
         lists `train.txt`, `val.txt` with lines `frames/<id> num_frames label`
@@ -6,20 +6,20 @@ mp4     H.264 videos, `videos/<id>.mp4`; lists `train.csv`, `val.csv` with lines
 webm    VP9 videos, `videos/<id>.webm`; lists as for mp4
 
 Paths in the lists are relative to the data set's folder, which also gets `classes.txt` (one name per line in
-the order of the labels) and `dataset.json` (every parameter). The videos consist of key frames at a constant
-quantiser, so that every picture is coded on its own: a codec that predicts a picture from the one before
+the order of the labels) and `dataset.json` (every parameter). Scenes have a second label, in lists of the same
+videos such as `train_appearance.csv` and in `classes_appearance.txt`. The videos consist of key frames at a
+constant quantiser, so that every picture is coded on its own: a codec that predicts a picture from the one before
 leaves traces of the order of time in single pictures, and those could give the class away.
 """
 
-import fcntl
 import json
 import logging
+import math
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -29,12 +29,12 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from slowfast.datasets.synthetic import CLASS_NAMES, MotionSpec, check_bounds, render_clip
+from slowfast.datasets.synthetic import CLASS_NAMES, MotionSpec, SpriteSpec, check_bounds, render_clip
+from slowfast.datasets.synthetic_scenes import DIRECTION_NAMES, KIND_NAMES, SceneSpec, render_scene
+from slowfast.utils.files import locked, replacing
 
 logger = logging.getLogger(__name__)
 
-# Raised when the same parameters come to mean other pictures, so that an old set is not taken for a new one.
-_GENERATOR_VERSION = 1
 _SPLITS = ("train", "val")  # the index of a split is part of its random seeds
 _JPEG_QUALITY = 95
 _MAX_CLIPS = 10_000_000
@@ -96,9 +96,9 @@ _VP9 = partial(
     },
     fps=12,
 )
-_CSV_LINE = "{clip.path},{clip.label}\n"
+_CSV_LINE = "{path},{label}\n"
 _FORMATS = {
-    "frames": _MediaFormat("frames", "", ".txt", "{clip.path} {num_frames} {clip.label}\n", 12, _write_jpegs),
+    "frames": _MediaFormat("frames", "", ".txt", "{path} {num_frames} {label}\n", 12, _write_jpegs),
     "mp4": _MediaFormat("videos", ".mp4", ".csv", _CSV_LINE, 30, _H264),
     "webm": _MediaFormat("videos", ".webm", ".csv", _CSV_LINE, 12, _VP9),
 }
@@ -106,42 +106,73 @@ MEDIA_FORMATS: tuple[str, ...] = tuple(_FORMATS)
 
 
 @dataclass(frozen=True)
+class _Generator:
+    """What makes the clips of a spec: `render(seed, *labels, spec)`, with one label for each of `questions`.
+
+    `questions` maps what is added to the names of the lists to the names of the classes. The version is raised when the
+    same parameters come to mean other pictures, so that an old set is not taken for a new one.
+    """
+
+    name: str
+    version: int
+    questions: dict[str, tuple[str, ...]]
+    render: Callable[..., np.ndarray]
+
+
+_GENERATORS = {
+    MotionSpec: _Generator("synthetic motion", 1, {"": CLASS_NAMES}, render_clip),
+    SceneSpec: _Generator("synthetic scenes", 1, {"": DIRECTION_NAMES, "_appearance": KIND_NAMES}, render_scene),
+}
+
+
+@dataclass(frozen=True)
 class _Clip:
-    """One clip to be written: path relative to the data set's folder, label, split and index in the split."""
+    """One clip to be written: path relative to the data set's folder, labels, split and index in the split."""
 
     path: str
-    label: int
+    labels: tuple[int, ...]
     split: int
     index: int
 
 
-def _plan_splits(counts: tuple[int, ...], media_format: _MediaFormat, seed: int) -> list[list[_Clip]]:
-    """List the clips of every split: classes balanced, in random order so that ids do not tell the class."""
+def _labels_of(number: int, num_classes: list[int]) -> tuple[int, ...]:
+    """Return the labels of the clip with a number; each label is balanced, and so are the pairs of two labels."""
+    # Side by side, the labels repeat after `period` clips and then meet the same partners, so each moves on by another
+    # offset.
+    period = math.lcm(*num_classes)
+    return tuple((number + place * (number // period)) % count for place, count in enumerate(num_classes))
+
+
+def _plan_splits(
+    counts: tuple[int, ...], media_format: _MediaFormat, num_classes: list[int], seed: int
+) -> list[list[_Clip]]:
+    """List the clips of every split: labels balanced, in random order so that ids do not tell the class."""
     splits, first = [], 1
     for split, count in enumerate(counts):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(split,)))
-        labels = rng.permutation(np.arange(count) % len(CLASS_NAMES)).tolist()
-        paths = [f"{media_format.folder}/{first + index:06d}{media_format.suffix}" for index in range(count)]
-        splits.append(
-            [_Clip(*item, split, index) for index, item in enumerate(zip(paths, labels, strict=True))]
-        )
+        clips = []
+        for index, number in enumerate(rng.permutation(np.arange(count)).tolist()):
+            path = f"{media_format.folder}/{first + index:06d}{media_format.suffix}"
+            clips.append(_Clip(path, _labels_of(number, num_classes), split, index))
+        splits.append(clips)
         first += count
     return splits
 
 
-def _write_clip(clip: _Clip, out_dir: Path, spec: MotionSpec, media_format: str, seed: int) -> None:
+def _write_clip(clip: _Clip, out_dir: Path, spec: SpriteSpec, media_format: str, seed: int) -> None:
     """Render and encode one clip unless it is there; a clip under its final name is always complete."""
     path = out_dir / clip.path
     if path.exists():
         return
-    frames = render_clip(np.random.SeedSequence(seed, spawn_key=(clip.split, clip.index)), clip.label, spec)
+    clip_seed = np.random.SeedSequence(seed, spawn_key=(clip.split, clip.index))
+    frames = _GENERATORS[type(spec)].render(clip_seed, *clip.labels, spec)
     temporary = path.with_name(f".{path.name}.tmp")
     _FORMATS[media_format].write(temporary, frames)
     os.replace(temporary, path)
 
 
 def _write_clips(
-    clips: list[_Clip], out_dir: Path, spec: MotionSpec, media_format: str, seed: int, workers: int
+    clips: list[_Clip], out_dir: Path, spec: SpriteSpec, media_format: str, seed: int, workers: int
 ) -> None:
     write = partial(_write_clip, out_dir=out_dir, spec=spec, media_format=media_format, seed=seed)
     progress = partial(tqdm, total=len(clips), desc=f"writing {media_format}", unit="clip")
@@ -154,23 +185,6 @@ def _write_clips(
     with ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         for _ in progress(pool.map(write, clips, chunksize=8)):
             pass
-
-
-def _replace_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time write to `folder`; the others wait. The lock ends with the process."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _check_same_parameters(path: Path, parameters: dict) -> None:
@@ -192,7 +206,7 @@ def _check_same_parameters(path: Path, parameters: dict) -> None:
 
 def write_dataset(
     out_dir: str | Path,
-    spec: MotionSpec,
+    spec: SpriteSpec,
     num_train: int,
     num_val: int,
     media_format: str,
@@ -207,7 +221,7 @@ def write_dataset(
 
     Args:
         out_dir: Folder of the data set; made if missing.
-        spec: Size and difficulty of the clips.
+        spec: Size and difficulty of the clips, and by its class what they show.
         num_train: Number of training clips.
         num_val: Number of validation clips, drawn from random streams of their own.
         media_format: One of `MEDIA_FORMATS`.
@@ -236,13 +250,13 @@ def write_dataset(
             f"size (--size) is {spec.size}; allowed: even sizes for {media_format} (colour is halved)"
         )
 
-    layout = _FORMATS[media_format]
+    layout, generator = _FORMATS[media_format], _GENERATORS[type(spec)]
     parameters = {
-        "generator": "synthetic motion",
-        "generator_version": _GENERATOR_VERSION,
+        "generator": generator.name,
+        "generator_version": generator.version,
         "media_format": media_format,
         "fps": layout.fps,
-        "num_classes": len(CLASS_NAMES),
+        "num_classes": len(generator.questions[""]),
         "num_train": num_train,
         "num_val": num_val,
         "seed": seed,
@@ -256,7 +270,7 @@ def write_dataset(
         return False
 
     out_dir.mkdir(parents=True, exist_ok=True)
-    with _locked(out_dir):
+    with locked(out_dir):
         if complete.exists():  # another process finished while this one waited
             _check_same_parameters(complete, parameters)
             return False
@@ -265,14 +279,20 @@ def write_dataset(
             logger.info("%s was interrupted and is being completed", out_dir)
         elif any(path.name != ".dataset.partial.json.tmp" for path in out_dir.iterdir()):
             raise ValueError(f"out_dir (--out) is {out_dir}, not empty; allowed: an empty or new folder")
-        _replace_text(partial_state, json.dumps(parameters, indent=2) + "\n")
+        with replacing(partial_state) as file:
+            file.write(json.dumps(parameters, indent=2) + "\n")
         (out_dir / layout.folder).mkdir(exist_ok=True)
 
-        splits = _plan_splits((num_train, num_val), layout, seed)
+        num_classes = [len(names) for names in generator.questions.values()]
+        splits = _plan_splits((num_train, num_val), layout, num_classes, seed)
         _write_clips([clip for split in splits for clip in split], out_dir, spec, media_format, seed, workers)
-        for name, clips in zip(_SPLITS, splits, strict=True):
-            lines = (layout.list_line.format(clip=clip, num_frames=spec.num_frames) for clip in clips)
-            _replace_text(out_dir / (name + layout.list_suffix), "".join(lines))
-        _replace_text(out_dir / "classes.txt", "".join(f"{name}\n" for name in CLASS_NAMES))
+        for question, (addition, class_names) in enumerate(generator.questions.items()):
+            for name, clips in zip(_SPLITS, splits, strict=True):
+                with replacing(out_dir / (name + addition + layout.list_suffix)) as file:
+                    for clip in clips:
+                        label = clip.labels[question]
+                        file.write(layout.list_line.format(path=clip.path, num_frames=spec.num_frames, label=label))
+            with replacing(out_dir / f"classes{addition}.txt") as file:
+                file.writelines(f"{name}\n" for name in class_names)
         os.replace(partial_state, complete)
     return True

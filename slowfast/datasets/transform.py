@@ -1,6 +1,7 @@
-"""Decoded frames to model input: random augmentation for training, fixed crops for testing.
+"""Decoded frames to the bytes of clips, in the worker: random augmentation for training, fixed crops for testing.
 
-Every random number comes from the generator that the caller passes, so a clip is reproducible from a seed.
+``finish`` does the rest in the training process. Every random number comes from the generator that the caller passes,
+so a clip is reproducible from a seed.
 
 Dimension letters: `T` frames, `H W` height and width of the decoded frames (px), `S` side of the crop (px).
 """
@@ -8,63 +9,61 @@ Dimension letters: `T` frames, `H W` height and width of the decoded frames (px)
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
+from PIL import Image
 
 from slowfast.config.parser import CfgNode
-from slowfast.datasets.erasing import MODES, random_erasing
+from slowfast.datasets.erasing import MODES, draw_erasing
+from slowfast.datasets.finish import AUGMENT_DEVICES, Remainder
 from slowfast.datasets.rand_augment import RESAMPLING, RandAugment
+from slowfast.datasets.region_augment import augment_region, split_planes
+from slowfast.datasets.warp import Box
 
 CROP_TRIES = 10
 
 
 class TrainTransform:
-    """RandAugment, random resized crop, horizontal flip and random erasing, the same for all frames.
+    """RandAugment and random resized crop, the same for all frames; flip and random erasing are drawn, for ``finish``.
 
     By definition the whole augmented frames are normalised before they are cropped. Cropping the bytes and
-    normalising the small result comes to the same, since bilinear weights sum to one, and is cheaper.
+    normalising the small result comes to the same, since bilinear weights sum to one, and is cheaper. Sending the
+    resized crop as bytes rounds it, by half a grey level at most.
 
     Args:
         size: side of the square output (px).
-        mean: per channel, of RGB in [0, 1].
-        std: per channel, of RGB in [0, 1].
         area_range: smallest and largest share of the frame that the crop covers.
         aspect_range: smallest and largest width / height of the crop.
         flip_prob: probability of mirroring the clip.
         rand_augment: applied to the full frames before all else; None to leave it out.
         erase_prob: probability of random erasing.
         erase_count: number of erased boxes.
-        erase_mode: ``pixel`` (noise) or ``const`` (zero).
+        resize: whether to resize here; otherwise crops are returned in the size they have.
     """
 
     def __init__(
         self,
         size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
         area_range: tuple[float, float] = (0.08, 1.0),
         aspect_range: tuple[float, float] = (3 / 4, 4 / 3),
         flip_prob: float = 0.0,
         rand_augment: RandAugment | None = None,
         erase_prob: float = 0.0,
         erase_count: int = 1,
-        erase_mode: str = "pixel",
+        resize: bool = True,
     ) -> None:
         self.size = size
-        self.mean = mean
-        self.std = std
         self.area_range = area_range
         self.aspect_range = aspect_range
         self.flip_prob = flip_prob
         self.rand_augment = rand_augment
         self.erase_prob = erase_prob
         self.erase_count = erase_count
-        self.erase_mode = erase_mode
+        self.resize = resize
 
-    def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+    def __call__(self, frames: np.ndarray, rng: np.random.Generator) -> tuple[torch.Tensor, Remainder]:
         """Augment one clip.
 
         Args:
@@ -72,27 +71,31 @@ class TrainTransform:
             rng: source of every random number.
 
         Returns:
-            float32 of shape (3, T, S, S), normalised.
+            uint8 of shape (3, T, S, S), or without resizing (3, T, h, w) of the crop, and what is left to do.
         """
         _check_frames(frames)
-        if self.rand_augment is not None:
-            frames = self.rand_augment(frames, rng)
-        top, left, height, width = draw_crop_box(rng, *frames.shape[1:3], self.area_range, self.aspect_range)
-        clip = resize(frames[:, top : top + height, left : left + width], self.size, self.size)
-        clip = normalize_(clip, self.mean, self.std)
-        if rng.random() < self.flip_prob:
-            clip = clip.flip(-1)
-        return random_erasing(clip, rng, self.erase_prob, self.erase_count, self.erase_mode)
+        height, width = frames.shape[1:3]
+        drawn = [] if self.rand_augment is None else self.rand_augment.draw(rng, height, width)
+        box = Box(*draw_crop_box(rng, height, width, self.area_range, self.aspect_range))
+        flip = bool(rng.random() < self.flip_prob)
+        erasing = draw_erasing(rng, self.size, self.size, self.erase_prob, self.erase_count)
+        crop = augment_region(self.rand_augment, frames, drawn, box) if drawn else split_planes(frames, box)
+        if self.resize:
+            crop = resize_bilinear(crop, self.size, self.size)
+        return torch.from_numpy(np.ascontiguousarray(crop)), Remainder(flip, erasing)
 
 
 class TestTransform:
-    """Scale the short side to the crop's side, then take square crops along the longer side.
+    """Scale the short side, then take square crops along the longer side, centred along the other.
+
+    The scaled frames are rounded to whole grey levels: bilinear ones by half a level at most, and not at all where
+    nothing is scaled; the bicubic ones of ImageNet's protocol are whole by definition.
 
     Args:
         size: side of the square crops (px).
         num_crops: 3 (start, centre and end of the longer side) or 1 (centre).
-        mean: per channel, of RGB in [0, 1].
-        std: per channel, of RGB in [0, 1].
+        short_side: length to which the short side is scaled (px), at least ``size``; None for ``size``.
+        interpolation: a name in ``TEST_RESIZES``.
 
     Raises:
         ValueError: another number of crops.
@@ -100,13 +103,20 @@ class TestTransform:
 
     __test__ = False  # not a test case, in spite of its name
 
-    def __init__(self, size: int, num_crops: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self,
+        size: int,
+        num_crops: int,
+        short_side: int | None = None,
+        interpolation: str = "bilinear",
+    ) -> None:
         if num_crops not in (1, 3):
             raise ValueError(f"num_crops (TEST.NUM_SPATIAL_CROPS) is {num_crops}; allowed: 1 (centre) | 3")
         self.size = size
         self.num_crops = num_crops
-        self.mean = mean
-        self.std = std
+        self.short_side = size if short_side is None else short_side
+        self.interpolation = interpolation
+        assert self.short_side >= size and interpolation in TEST_RESIZES
 
     def __call__(self, frames: np.ndarray) -> torch.Tensor:
         """Cut the crops of one clip.
@@ -115,20 +125,26 @@ class TestTransform:
             frames: uint8 RGB of shape (T, H, W, 3).
 
         Returns:
-            float32 of shape (num_crops, 3, T, S, S), normalised; crops from left to right, or from top to
-            bottom of frames taller than wide.
+            uint8 of shape (num_crops, 3, T, S, S); crops from left to right, or from top to bottom of frames taller
+            than wide.
         """
         _check_frames(frames)
         height, width = frames.shape[1:3]
         short = min(height, width)
         # Integer division: the floor of a quotient of floats can come out one too small.
-        clip = resize(frames, height * self.size // short, width * self.size // short)
-        clip = normalize_(clip, self.mean, self.std)
-        axis = 2 if height > width else 3
-        slack = clip.shape[axis] - self.size
-        centre = math.ceil(slack / 2)
+        scaled = height * self.short_side // short, width * self.short_side // short
+        planes = split_planes(frames, Box(0, 0, height, width))
+        clip = torch.from_numpy(TEST_RESIZES[self.interpolation](planes, *scaled))
+        long_axis, short_axis = (2, 3) if height > width else (3, 2)
+        clip = clip.narrow(short_axis, self._centre(clip.shape[short_axis] - self.size), self.size)
+        slack = clip.shape[long_axis] - self.size
+        centre = self._centre(slack)
         offsets = (centre,) if self.num_crops == 1 else (0, centre, slack)
-        return torch.stack([clip.narrow(axis, offset, self.size) for offset in offsets])
+        return torch.stack([clip.narrow(long_axis, offset, self.size) for offset in offsets])
+
+    def _centre(self, slack: int) -> int:
+        # The protocols of video (SlowFast) and of ImageNet do not agree on the middle of an odd number of pixels.
+        return math.ceil(slack / 2) if self.interpolation == "bilinear" else round(slack / 2)
 
 
 def draw_crop_box(
@@ -166,36 +182,38 @@ def draw_crop_box(
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
 
 
-def resize(frames: np.ndarray, height: int, width: int) -> torch.Tensor:
-    """Resize frames bilinearly, without antialiasing.
+def resize_bilinear(planes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize bilinearly, without antialiasing, and round to whole grey levels.
 
     Args:
-        frames: uint8 of shape (T, H, W, 3), with any strides.
+        planes: uint8 of shape (3, T, H, W), with any strides.
         height: wanted (px).
         width: wanted (px).
 
     Returns:
-        float32 of shape (3, T, height, width), values still 0 to 255.
+        uint8 of shape (3, T, height, width).
     """
-    clip = torch.empty(3, len(frames), height, width)
-    for t, frame in enumerate(frames):  # one at a time, so that only one frame is held as floats at full size
-        # Rearranged as bytes: a quarter of the traffic of rearranging floats.
-        planes = torch.from_numpy(np.array(frame.transpose(2, 0, 1), order="C")).float()
-        resized = F.interpolate(planes[:, None], size=(height, width), mode="bilinear", align_corners=False)
-        clip[:, t] = resized[:, 0]
-    return clip
+    resized = np.empty((*planes.shape[:2], height, width), np.uint8)
+    for index in np.ndindex(planes.shape[:2]):
+        # In floats: what OpenCV makes of bytes is off by up to a whole level, for its weights are rounded too.
+        plane = cv2.resize(planes[index].astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+        cv2.convertScaleAbs(plane, resized[index])
+    return resized
 
 
-def normalize_(clip: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """Normalise a clip in place: (clip / 255 - mean) / std.
+def resize_antialiased(planes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize bicubically with antialiasing, to whole grey levels: what Pillow does, by Pillow.
 
-    Args:
-        clip: float32 of shape (3, T, H, W), values 0 to 255.
-        mean: per channel, of RGB in [0, 1].
-        std: per channel, of RGB in [0, 1].
+    Arguments and result are those of ``resize_bilinear``.
     """
-    offset, scale = (255 * torch.tensor(values).view(-1, 1, 1, 1) for values in (mean, std))
-    return clip.sub_(offset).div_(scale)
+    resized = np.empty((*planes.shape[:2], height, width), np.uint8)
+    for index in np.ndindex(planes.shape[:2]):
+        resized[index] = Image.fromarray(planes[index]).resize((width, height), Image.Resampling.BICUBIC)
+    return resized
+
+
+# What DATA.TEST_INTERPOLATION may name.
+TEST_RESIZES = {"bilinear": resize_bilinear, "bicubic": resize_antialiased}
 
 
 def build_train_transform(cfg: CfgNode) -> TrainTransform:
@@ -216,17 +234,17 @@ def build_train_transform(cfg: CfgNode) -> TrainTransform:
     _check("AUG.RE_PROB", aug.RE_PROB, 0 <= aug.RE_PROB <= 1, "0 to 1")
     _check("AUG.RE_COUNT", aug.RE_COUNT, aug.RE_COUNT >= 1, "1 or more (AUG.RE_PROB 0 switches erasing off)")
     _check("AUG.RE_MODE", aug.RE_MODE, aug.RE_MODE in MODES, " | ".join(MODES))
+    is_device = data.AUGMENT_DEVICE in AUGMENT_DEVICES
+    _check("DATA.AUGMENT_DEVICE", data.AUGMENT_DEVICE, is_device, " | ".join(AUGMENT_DEVICES))
     return TrainTransform(
         size=data.TRAIN_CROP_SIZE,
-        mean=data.MEAN,
-        std=data.STD,
         area_range=tuple(area),
         aspect_range=tuple(aspect),
         flip_prob=0.5 if data.RANDOM_FLIP else 0.0,
         rand_augment=RandAugment.from_string(aug.AA_TYPE, aug.INTERPOLATION) if aug.AA_TYPE else None,
         erase_prob=aug.RE_PROB,
         erase_count=aug.RE_COUNT,
-        erase_mode=aug.RE_MODE,
+        resize=data.AUGMENT_DEVICE == "cpu",
     )
 
 
@@ -236,10 +254,19 @@ def build_test_transform(cfg: CfgNode, num_crops: int) -> TestTransform:
     Raises:
         ValueError: a value out of its range; the message names the key.
     """
-    size = cfg.DATA.TEST_CROP_SIZE
+    data, size = cfg.DATA, cfg.DATA.TEST_CROP_SIZE
     _check_normalisation(cfg)
     _check("DATA.TEST_CROP_SIZE", size, size >= 1, "a positive number of px")
-    return TestTransform(size=size, num_crops=num_crops, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
+    is_long_enough = data.TEST_SHORT_SIDE == 0 or size <= data.TEST_SHORT_SIDE
+    _check("DATA.TEST_SHORT_SIDE", data.TEST_SHORT_SIDE, is_long_enough, f"0 | DATA.TEST_CROP_SIZE ({size}) or more px")
+    is_known = data.TEST_INTERPOLATION in TEST_RESIZES
+    _check("DATA.TEST_INTERPOLATION", data.TEST_INTERPOLATION, is_known, " | ".join(TEST_RESIZES))
+    return TestTransform(
+        size=size,
+        num_crops=num_crops,
+        short_side=data.TEST_SHORT_SIDE or size,
+        interpolation=data.TEST_INTERPOLATION,
+    )
 
 
 def _check_normalisation(cfg: CfgNode) -> None:

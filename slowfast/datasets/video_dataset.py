@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from slowfast.datasets.decoder import DecodeError, FrameReader
+from slowfast.datasets.finish import Remainder
 from slowfast.datasets.manifest import Record
 from slowfast.datasets.sampling import FrameSampler
 
@@ -23,16 +24,18 @@ class Sample:
     """The clips of one item.
 
     Attributes:
-        clips: float32 of shape (A, 3, T, S, S).
+        clips: A clips, uint8 of shape (A, 3, T, S, S), or of (3, T, h, w) each where their sizes differ.
         label: class index.
         video_index: position of the video in the list.
         views: A numbers; in testing the view of each clip, in training that of the augmented copy.
+        remainders: in training what is left to do to each clip, see ``finish``; in testing none.
     """
 
-    clips: torch.Tensor
+    clips: torch.Tensor | tuple[torch.Tensor, ...]
     label: int
     video_index: int
     views: tuple[int, ...]
+    remainders: tuple[Remainder, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class TrainVideos(VideoDataset):
         records: see ``VideoDataset``.
         sampler: see ``VideoDataset``.
         open_reader: see ``VideoDataset``.
-        transform: (T, H, W, 3) uint8 and a generator -> (3, T, S, S) float32.
+        transform: (T, H, W, 3) uint8 and a generator -> a clip of bytes and what is left to do to it.
         num_copies: A, augmented copies of the same decoded frames (repeated augmentation, arXiv 1901.09335).
         seed: of all draws.
         class_names: see ``VideoDataset``.
@@ -115,7 +118,7 @@ class TrainVideos(VideoDataset):
         records: Sequence[Record],
         sampler: FrameSampler,
         open_reader: Callable[[Record], FrameReader],
-        transform: Callable[[np.ndarray, np.random.Generator], torch.Tensor],
+        transform: Callable[[np.ndarray, np.random.Generator], tuple[torch.Tensor, Remainder]],
         num_copies: int = 1,
         seed: int = 0,
         class_names: list[str] | None = None,
@@ -130,12 +133,23 @@ class TrainVideos(VideoDataset):
 
     def __getitem__(self, key: tuple[int, int]) -> Sample | BadVideo:
         epoch, video_index = key
-        rng = np.random.default_rng([self.seed, epoch, video_index])
+        rng = self.generator(epoch, video_index)
         frames = self._decode(video_index, lambda num_frames: self.sampler.train(num_frames, rng))
         if isinstance(frames, BadVideo):
             return frames
-        clips = torch.stack([self.transform(frames, rng) for _ in range(self.num_copies)])  # (A, 3, T, S, S)
-        return Sample(clips, self.records[video_index].label, video_index, tuple(range(self.num_copies)))
+        return self.augment(frames, video_index, rng)
+
+    def generator(self, epoch: int, video_index: int) -> np.random.Generator:
+        """Return the source of all draws of an item."""
+        return np.random.default_rng([self.seed, epoch, video_index])
+
+    def augment(self, frames: np.ndarray, video_index: int, rng: np.random.Generator) -> Sample:
+        """Make the augmented copies of a decoded video, frames of shape (T, H, W, 3)."""
+        clips, remainders = zip(*[self.transform(frames, rng) for _ in range(self.num_copies)], strict=True)
+        if len({clip.shape for clip in clips}) == 1:
+            clips = torch.stack(clips)
+        views = tuple(range(self.num_copies))
+        return Sample(clips, self.records[video_index].label, video_index, views, remainders)
 
 
 class EvalVideos(VideoDataset):
@@ -147,7 +161,7 @@ class EvalVideos(VideoDataset):
         records: see ``VideoDataset``.
         sampler: see ``VideoDataset``.
         open_reader: see ``VideoDataset``.
-        transform: (T, H, W, 3) uint8 -> (num_crops, 3, T, S, S) float32.
+        transform: (T, H, W, 3) uint8 -> (num_crops, 3, T, S, S) uint8.
         num_clips: temporal clips of a video.
         num_crops: spatial crops of a clip.
         class_names: see ``VideoDataset``.

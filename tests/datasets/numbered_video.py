@@ -1,17 +1,31 @@
-"""Videos and images whose frames carry their number, as eight large bright or dark blocks."""
+"""Videos and images whose frames carry their number, as twelve large bright or dark blocks."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from fractions import Fraction
 
 import av
 import cv2
 import numpy as np
 
-NUM_BITS = 8
-ROWS, COLUMNS = 2, 4
+ROWS, COLUMNS = 3, 4
+NUM_BITS = ROWS * COLUMNS
 HEIGHT, WIDTH = 96, 128
 ON, OFF = (210, 120, 60), (30, 60, 90)  # RGB: the channels differ, so that swapped ones show
+
+# Near-lossless, with B-frames or invisible frames where the codec has them.
+# No AV1: libsvtav1 gives the process of root real-time priority, and with it all that the tests start after it.
+CODEC_OPTIONS = {
+    "libx264": {"crf": "10", "bf": "3", "preset": "fast"},
+    "libx265": {"crf": "10", "preset": "fast", "x265-params": "log-level=none:pools=none:frame-threads=1"},
+    "libvpx-vp9": {"crf": "10", "b:v": "0", "cpu-used": "8", "lag-in-frames": "10"},
+    "libvpx": {"crf": "10", "b:v": "1M", "auto-alt-ref": "1", "lag-in-frames": "10"},
+    "mpeg4": {"bf": "2", "q:v": "2"},
+    "mjpeg": {"q:v": "2"},
+    "ffv1": {},
+}
 
 
 def numbered_frame(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
@@ -40,21 +54,43 @@ def write_video(
     key_every: int = 12,
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
+    size: tuple[int, int] = (HEIGHT, WIDTH),
+    pix_fmt: str = "yuv420p",
+    times_ms: Sequence[int] | None = None,
+    colors: tuple[int, int] | None = None,
 ) -> str:
-    """Encode frames 0 to num_frames - 1 and return the path."""
-    defaults = {
-        "libx264": {"crf": "10", "bf": "3", "preset": "fast"},
-        "libvpx-vp9": {"crf": "10", "b:v": "0", "cpu-used": "8", "lag-in-frames": "10"},
-        "libvpx": {"crf": "10", "b:v": "1M", "auto-alt-ref": "1", "lag-in-frames": "10"},
-        "mpeg4": {"bf": "2", "q:v": "2"},
-    }
+    """Encode frames 0 to num_frames - 1 and return the path.
+
+    Args:
+        path: the file; its ending decides the container.
+        num_frames: number of frames.
+        codec: encoder, a key of ``CODEC_OPTIONS``.
+        rate: frames per second.
+        key_every: largest distance of two key frames.
+        options: of the encoder, over those of ``CODEC_OPTIONS``.
+        container_options: of the container.
+        size: height and width.
+        pix_fmt: of the encoded frames.
+        times_ms: presentation time of every frame instead of ``rate``.
+        colors: matrix and range to convert with and to write down, as FFmpeg numbers them (BT.709 is 1, BT.601 5;
+            limited range 1, full 2).
+    """
+    matrix, color_range = colors or (None, None)
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=rate)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.height, stream.width = size
+        stream.pix_fmt = pix_fmt
         stream.gop_size = key_every
-        stream.options = defaults[codec] | (options or {})
+        stream.options = CODEC_OPTIONS[codec] | (options or {})
+        if colors:
+            stream.codec_context.colorspace, stream.codec_context.color_range = colors
+        if times_ms is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
         for number in range(num_frames):
-            frame = av.VideoFrame.from_ndarray(numbered_frame(number), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(numbered_frame(number, *size), format="rgb24")
+            frame = frame.reformat(format=pix_fmt, dst_colorspace=matrix, dst_color_range=color_range)
+            if times_ms is not None:
+                frame.pts, frame.time_base = times_ms[number], Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return str(path)

@@ -2,48 +2,29 @@ from __future__ import annotations
 
 import pickle
 import shutil
-import struct
 import sys
+import types
 
 import av
 import cv2
 import numpy as np
 import pytest
-from numbered_video import numbered_frame, read_number, read_numbers, write_folder, write_video
+from numbered_video import numbered_frame, read_numbers, write_folder, write_video
+from video_backends import BACKENDS, OTHERS
 
+from slowfast.datasets import decoder
 from slowfast.datasets.decoder import DecodeError, FrameFolder, open_video, resolve_backend
 from slowfast.datasets.decoder.pyav_video import PyAvVideo
-from slowfast.datasets.sampling import dense_test, sparse_test
-
-try:
-    resolve_backend("decord")
-    BACKENDS = ["pyav", "decord"]
-except ModuleNotFoundError:
-    BACKENDS = ["pyav"]
 
 NUM_FRAMES = 70
-KINDS = {
-    "b_frames.mp4": {"codec": "libx264", "key_every": 12},
-    "one_group.mp4": {"codec": "libx264", "key_every": 250},
-    "open_groups.mp4": {"codec": "libx264", "key_every": 10, "options": {"x264-params": "open-gop=1"}},
-    "every_frame_a_key.mp4": {"codec": "libx264", "key_every": 1},
-    "b_frames.mkv": {"codec": "libx264"},
-    "vp9.webm": {"codec": "libvpx-vp9", "rate": 12, "key_every": 25},
-}
-# Without packet times that can be trusted; decord numbers their frames wrongly or not at all.
-COUNTED_KINDS = {
-    "vp8.webm": {"codec": "libvpx", "rate": 12},
-    "mpeg4.avi": {"codec": "mpeg4"},
-    "h264.avi": {"codec": "libx264"},
-    "h264.ts": {"codec": "libx264"},
-}
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("videos")
-    for name, options in (KINDS | COUNTED_KINDS).items():
-        write_video(folder / name, NUM_FRAMES, **options)
+    write_video(folder / "b_frames.mp4", NUM_FRAMES)
+    write_video(folder / "vp9.webm", NUM_FRAMES, codec="libvpx-vp9", rate=12, key_every=25)
+    write_video(folder / "mpeg4.avi", NUM_FRAMES, codec="mpeg4")
     front = {"movflags": "faststart"}
     write_video(folder / "front.mp4", NUM_FRAMES, key_every=12, container_options=front)
     return folder
@@ -54,79 +35,9 @@ def read(path, indices, backend="pyav"):
         return video.read(indices)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", [*KINDS, *COUNTED_KINDS])
-def test_frames_are_the_ones_asked_for(videos, name, backend):
-    requests = [
-        np.arange(NUM_FRAMES),
-        sparse_test(NUM_FRAMES, 16, 0, 1),
-        dense_test(NUM_FRAMES, 8, 4, 1, 3),
-        dense_test(NUM_FRAMES, 16, 8, 0, 1),  # longer than the video: the last frame repeats
-        [NUM_FRAMES - 1],
-        [0, 0, NUM_FRAMES - 1],
-        [11, 12, 13, 24, 25],
-    ]
-    with open_video(str(videos / name), backend) as video:
-        assert video.num_frames == NUM_FRAMES
-        for indices in requests:
-            frames = video.read(indices)
-            assert frames.dtype == np.uint8
-            assert read_numbers(frames) == list(indices)
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_decord_and_pyav_give_the_same_pixels(videos, name):
-    if "decord" not in BACKENDS:
-        pytest.skip("decord is not installed")
-    indices = np.arange(0, NUM_FRAMES, 5)
-    by_pyav = read(videos / name, indices, "pyav").astype(int)
-    by_decord = read(videos / name, indices, "decord").astype(int)
-    # Equal with PyAV 18.1 and decord 0.6; other builds of the colour conversion may round differently.
-    assert np.abs(by_pyav - by_decord).max() <= 2
-
-
 def test_colours_are_rgb(videos):
-    frame = read(videos / "one_group.mp4", [37])[0]
+    frame = read(videos / "b_frames.mp4", [37])[0]
     assert np.abs(frame.astype(int) - numbered_frame(37)).mean() < 6
-
-
-def test_only_the_needed_group_is_decoded(videos, monkeypatch):
-    decoded = []
-    check = PyAvVideo._check_frame
-    monkeypatch.setattr(PyAvVideo, "_check_frame", lambda self, frame: (decoded.append(1), check(self, frame)))
-    with open_video(str(videos / "b_frames.mp4"), "pyav") as video:
-        assert read_number(video.read([50])[0]) == 50
-    assert len(decoded) <= 12
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_frames_before_the_cut_of_an_edit_list_are_not_counted(videos, tmp_path, backend):
-    path = str(tmp_path / "cut.mp4")
-    with av.open(str(videos / "b_frames.mp4")) as source, av.open(path, "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        packets = [packet for packet in source.demux(video=0) if packet.size]
-        shift = sorted(packet.pts for packet in packets)[30]  # frame 30 is not a key frame
-        first_key = max(packet.dts for packet in packets if packet.is_keyframe and packet.pts <= shift)
-        for packet in packets:
-            if packet.dts < first_key:
-                continue
-            packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
-            target.mux(packet)
-    with open_video(path, backend) as video:
-        assert video.num_frames == NUM_FRAMES - 30
-        assert read_numbers(video.read([0, 1, 20, 39])) == [30, 31, 50, 69]
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), 3), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
-def test_videos_are_turned_upright(videos, tmp_path, backend, matrix, turns):
-    data = bytearray((videos / "b_frames.mp4").read_bytes())
-    at = data.index(b"tkhd") + 44  # the display matrix of the track header
-    a, b, c, d = (value << 16 for value in matrix)
-    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    (tmp_path / "turned.mp4").write_bytes(data)
-    frames = read(tmp_path / "turned.mp4", [5, 6], backend)
-    assert read_numbers(np.rot90(frames, -turns, axes=(1, 2))) == [5, 6]
 
 
 def bad_videos(videos, folder):
@@ -134,9 +45,9 @@ def bad_videos(videos, folder):
     mp4, front, webm = ((videos / name).read_bytes() for name in ("b_frames.mp4", "front.mp4", "vp9.webm"))
     noise = np.random.default_rng(0).integers(0, 256, len(front) // 2, dtype=np.uint8).tobytes()
     files = {
-        "empty.mp4": (b"", "Invalid data"),
-        "text.mp4": (b"not a video\n" * 100, "Invalid data"),
-        "no_index.mp4": (mp4[: len(mp4) * 6 // 10], "Invalid data"),
+        "empty.mp4": (b"", "empty"),
+        "text.mp4": (b"not a video\n" * 100, "not a video file"),
+        "no_index.mp4": (mp4[: len(mp4) * 6 // 10], "truncated: the index of the MP4 file"),
         "cut.mp4": (front[: len(front) * 6 // 10], "truncated"),
         "cut.webm": (webm[: len(webm) * 6 // 10], "truncated"),
         "noise.mp4": (front[: len(front) // 2] + noise, ""),
@@ -192,11 +103,74 @@ def test_decode_error_travels_between_processes():
     assert (error.path, error.reason, str(error)) == ("a.mp4", "bad", "a.mp4: bad")
 
 
-def test_decord_that_is_not_installed(monkeypatch):
+@pytest.mark.parametrize("backend", ["decord", "torchcodec"])
+def test_a_backend_that_is_not_installed(monkeypatch, videos, backend):
+    monkeypatch.setitem(sys.modules, backend, None)
+    with pytest.raises(ModuleNotFoundError, match=f"DATA.DECODING_BACKEND is {backend}, .*`pip install {backend}`"):
+        resolve_backend(backend)
+    with pytest.raises(ModuleNotFoundError, match=backend):
+        open_video(str(videos / "b_frames.mp4"), backend)
+
+
+def test_auto_does_without_decord(monkeypatch, videos):
     monkeypatch.setitem(sys.modules, "decord", None)
     assert resolve_backend("auto") == "pyav"
-    with pytest.raises(ModuleNotFoundError, match="pip install decord"):
-        resolve_backend("decord")
+    assert read_numbers(read(videos / "b_frames.mp4", [3, 60], "auto")) == [3, 60]
+
+
+@pytest.mark.parametrize(
+    ("version", "ffmpeg", "words"),
+    [("0.17.0+cu130", None, "apt install ffmpeg"), ("0.9.1", 7, r"is 0\.9\.1, 0\.11 or later"), ("0.11.0", 7, None)],
+)
+def test_why_torchcodec_cannot_run(monkeypatch, version, ffmpeg, words):
+    package, decoders = types.ModuleType("torchcodec"), types.ModuleType("torchcodec.decoders")
+    package.__version__, package.ffmpeg_major_version, decoders.VideoDecoder = version, ffmpeg, object
+    monkeypatch.setitem(sys.modules, "torchcodec", package)
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", decoders)
+    if words is None:
+        assert resolve_backend("torchcodec") == "torchcodec"
+    else:
+        with pytest.raises(ModuleNotFoundError, match=words):
+            resolve_backend("torchcodec")
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_pyav_stands_in_for_a_reader_that_does_not_open_a_file(monkeypatch, videos, backend):
+    def refuse(path, num_frames, content):
+        raise DecodeError(path, "no")
+
+    why, can_number, _ = decoder._OTHERS[backend]
+    monkeypatch.setitem(decoder._OTHERS, backend, (why, can_number, refuse))
+    with open_video(str(videos / "b_frames.mp4"), backend) as video:
+        assert type(video) is PyAvVideo
+        assert read_numbers(video.read([60])) == [60]
+
+
+def test_names_with_a_colon_are_no_addresses(monkeypatch, videos, tmp_path):
+    shutil.copy(videos / "b_frames.mp4", tmp_path / "http:12.mp4")
+    monkeypatch.chdir(tmp_path)
+    for backend in ("pyav", "auto"):
+        assert read_numbers(read("http:12.mp4", [60], backend)) == [60]
+
+
+def test_truncated_files_of_each_container(videos, tmp_path):
+    write_video(tmp_path / "b.mkv", NUM_FRAMES)
+    write_video(tmp_path / "f.mp4", NUM_FRAMES, container_options={"movflags": "frag_keyframe+empty_moov"})
+    intact = [
+        *(videos / name for name in ("front.mp4", "vp9.webm", "mpeg4.avi")),
+        tmp_path / "b.mkv",
+        tmp_path / "f.mp4",
+    ]
+    for path in intact:
+        data = path.read_bytes()
+        for size in (len(data) // 2, len(data) * 9 // 10, len(data) - 1):
+            cut = tmp_path / f"cut_{path.name}"
+            cut.write_bytes(data[:size])
+            if path.name == "mpeg4.avi" or size < len(data) - 1:
+                with pytest.raises(DecodeError, match="truncated"):
+                    open_video(str(cut), "auto")
+        (tmp_path / f"more_{path.name}").write_bytes(data + b"what a broken download leaves behind")
+        assert read_numbers(read(tmp_path / f"more_{path.name}", [0, NUM_FRAMES - 1])) == [0, NUM_FRAMES - 1]
 
 
 @pytest.mark.parametrize(("template", "first"), [("{:05d}.jpg", 1), ("img_{:05d}.png", 0)])

@@ -2,7 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from slowfast.datasets.erasing import draw_erasing_box, random_erasing
+from slowfast.datasets.erasing import draw_erasing, draw_erasing_box, erase_
+
+
+def random_erasing(clip, rng, prob=1.0, mode="pixel"):
+    return erase_(clip, draw_erasing(rng, *clip.shape[2:], prob), mode)
 
 
 def test_boxes_follow_area_aspect_and_place():
@@ -54,3 +58,12 @@ def test_probability(prob):
     clips = [random_erasing(torch.ones(3, 1, 16, 16), rng, prob) for _ in range(800)]
     erased = np.mean([bool((clip != 1).any()) for clip in clips])
     assert abs(erased - prob) <= (0.06 if prob == 0.25 else 0)
+
+
+def test_the_seed_of_the_noise_is_drawn_with_the_boxes():
+    erasing = draw_erasing(np.random.default_rng(6), 16, 16, prob=1.0, count=2)
+    assert len(erasing.boxes) == 2
+    first, again = (erase_(torch.zeros(3, 2, 16, 16), erasing) for _ in range(2))
+    assert torch.equal(first, again)
+    other = erase_(torch.zeros(3, 2, 16, 16), erasing._replace(noise_seed=erasing.noise_seed + 1))
+    assert not torch.equal(first, other) and torch.equal(first != 0, other != 0)

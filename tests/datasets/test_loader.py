@@ -13,12 +13,14 @@ from numbered_video import write_folder, write_video
 
 from slowfast.config.defaults import get_cfg
 from slowfast.datasets.build import build_dataset
+from slowfast.datasets.finish import Finish, PackedClips
 from slowfast.datasets.loader import Batch, collate, construct_loader
 from slowfast.datasets.video_dataset import BadVideo, Sample
 
 NUM_VIDEOS = 7
 BAD = 4  # this video is damaged
 SIDE = 32
+FINISH = Finish(SIDE, (0.45,) * 3, (0.225,) * 3)
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +59,23 @@ def batches_of(cfg, split, epoch=0, **kwargs):
     return list(loader)
 
 
+def finished(batch):
+    return FINISH(batch.clips, batch.remainders)
+
+
 def assert_equal(first: list[Batch], second: list[Batch]):
     assert len(first) == len(second)
     for a, b in zip(first, second, strict=True):
-        for name in ("clips", "labels", "video_index", "view"):
+        for name in ("labels", "video_index", "view"):
             assert torch.equal(getattr(a, name), getattr(b, name))
+        assert torch.equal(finished(a), finished(b))
         assert a.bad == b.bad
 
 
 def test_training_batch(cfg):
     (batch,) = batches_of(cfg, "train")
     assert batch.clips.shape == (2 * (NUM_VIDEOS - 1), 3, 4, SIDE, SIDE)
-    assert batch.clips.dtype == torch.float32
+    assert batch.clips.dtype == torch.uint8 and len(batch.remainders) == len(batch.clips)
     videos = batch.video_index[::2]
     assert sorted(videos.tolist()) == [index for index in range(NUM_VIDEOS) if index != BAD]
     assert torch.equal(batch.video_index, videos.repeat_interleave(2))  # v0a, v0b, v1a, v1b, ...
@@ -89,27 +96,40 @@ def test_a_bad_video_is_reported_and_replaced_by_nothing(cfg):
 def test_a_batch_of_bad_videos_is_empty(cfg):
     cfg.TEST.BATCH_SIZE = 1
     batch = batches_of(cfg, "val")[BAD].to("cpu")
-    assert batch.clips.shape == (0, 3, 4, SIDE, SIDE)
+    assert batch.clips.shape == (0, 3, 4, SIDE, SIDE) and batch.clips.dtype == torch.uint8
+    assert finished(batch).shape == batch.clips.shape
     assert batch.labels.shape == batch.video_index.shape == batch.view.shape == (0,)
     assert batch.labels.dtype == batch.video_index.dtype == torch.int64
     assert len(batch.bad) == 1
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_batches_do_not_depend_on_the_workers(cfg, split):
+@pytest.mark.parametrize(("split", "device"), [("train", "cpu"), ("train", "device"), ("test", "cpu")])
+def test_batches_do_not_depend_on_the_workers(cfg, split, device):
+    cfg.DATA.AUGMENT_DEVICE = device
     in_process = batches_of(cfg, split, epoch=2)
     cfg.DATA_LOADER.NUM_WORKERS = 2
     assert_equal(in_process, batches_of(cfg, split, epoch=2))
 
 
+def test_crops_for_the_device_are_packed_in_their_own_sizes(cfg):
+    (here,) = batches_of(cfg, "train")
+    cfg.DATA.AUGMENT_DEVICE = "device"
+    (there,) = batches_of(cfg, "train")
+    assert isinstance(there.clips, PackedClips) and there.clips.data.dtype == torch.uint8
+    assert len({shape[2:] for shape in there.clips.shapes}) > 1
+    assert len(there.clips) == len(there.labels) == len(there.to("cpu").clips)
+    clips = [finished(batch) for batch in (here, there)]
+    torch.testing.assert_close(*clips, rtol=0, atol=0.5 / (255 * 0.225) + 2e-5)  # the rounding to bytes
+
+
 def test_training_samples_do_not_depend_on_the_processes(cfg):
-    cfg.TRAIN.BATCH_SIZE = 6
+    cfg.TRAIN.BATCH_SIZE, cfg.AUG.RE_PROB = 6, 1.0
     (whole,) = batches_of(cfg, "train", epoch=1)
     halves = [batches_of(cfg, "train", epoch=1, rank=rank, world_size=2)[0] for rank in range(2)]
-    clip_of = {(v, w): clip for v, w, clip in zip(whole.video_index.tolist(), whole.view.tolist(), whole.clips)}
+    clip_of = {(v, w): clip for v, w, clip in zip(whole.video_index.tolist(), whole.view.tolist(), finished(whole))}
     assert sum(len(half.clips) for half in halves) == len(clip_of)
     for half in halves:
-        for v, w, clip in zip(half.video_index.tolist(), half.view.tolist(), half.clips):
+        for v, w, clip in zip(half.video_index.tolist(), half.view.tolist(), finished(half)):
             assert torch.equal(clip, clip_of[v, w])
 
 
@@ -170,7 +190,7 @@ def test_the_backend_does_not_matter(cfg):
     cfg.DATA.DECODING_BACKEND = "auto"
     for first, second in zip(by_pyav, batches_of(cfg, "test"), strict=True):
         # In units of the normalised input, 1 grey level is 0.0174.
-        torch.testing.assert_close(first.clips, second.clips, rtol=0, atol=0.04)
+        torch.testing.assert_close(finished(first), finished(second), rtol=0, atol=0.04)
         assert torch.equal(first.video_index, second.video_index)
 
 
@@ -248,7 +268,7 @@ def test_wrong_image_template(cfg):
 
 def test_collate_keeps_the_order_of_items():
     def sample(index, count):
-        return Sample(torch.full((count, 3, 1, 2, 2), float(index)), index % 3, index, tuple(range(count)))
+        return Sample(torch.full((count, 3, 1, 2, 2), index, dtype=torch.uint8), index % 3, index, tuple(range(count)))
 
     batch = collate([sample(5, 2), BadVideo(6, "a", "b"), sample(3, 1), sample(8, 3)], (3, 1, 2, 2))
     assert batch.video_index.tolist() == [5, 5, 3, 8, 8, 8]

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -27,10 +30,46 @@ def test_sparse_views_are_the_published_ones(num_frames, view, num_views, images
     assert (sparse_test(num_frames, 16, view, num_views) + 1).tolist() == images
 
 
+@pytest.mark.parametrize("clip_frames", [8, 16, 32])
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 15, 16, 17, 31, 33, 44, 49, 57, 100, 141, 300])
+def test_sparse_views_follow_their_definition(num_frames, clip_frames):
+    segment = Fraction(num_frames - 1, clip_frames)
+    for num_views in (1, 2, 3):
+        for view in range(num_views):
+            offset = math.floor(segment * (view + 1) / (num_views + 1))
+            frames = [round(segment * i) + offset for i in range(clip_frames)]  # round: half to even
+            assert sparse_test(num_frames, clip_frames, view, num_views).tolist() == frames
+
+
+def test_the_single_sparse_view_is_the_middle_of_the_segments():
+    frames = sparse_test(161, 16, 0, 1)  # segments of ten frames
+    assert frames.tolist() == [5 + 10 * i for i in range(16)]
+
+
+@pytest.mark.parametrize("num_frames", [1, 9, 40, 63, 64, 65, 127, 128, 129, 250, 300])
+@pytest.mark.parametrize(("clip_frames", "rate"), [(16, 4), (32, 4), (8, 8), (16, 1)])
+def test_dense_clips_follow_their_definition(num_frames, clip_frames, rate):
+    span = clip_frames * rate
+    slack = max(num_frames - span, 0)
+    for num_clips in (1, 3, 4, 10):
+        for clip in range(num_clips):
+            start = slack // 2 if num_clips == 1 else clip * (slack // (num_clips - 1))
+            real = [start + i * Fraction(span - 1, clip_frames - 1) for i in range(clip_frames)]
+            frames = [math.floor(min(frame, num_frames - 1)) for frame in real]
+            assert dense_test(num_frames, clip_frames, rate, clip, num_clips).tolist() == frames
+
+
+def test_the_dense_window_is_spanned_from_its_first_to_its_last_frame():
+    assert dense_test(300, 16, 4, 0, 4)[-1] == 63  # steps of 63/15 = 4.2, not 4
+    assert dense_test(300, 32, 4, 0, 4)[-1] == 127  # 127/31 = 4.097
+
+
 @pytest.mark.parametrize(
     ("num_frames", "clip", "frames"),
     [
         (300, 0, [0, 4, 8, 12, 16, 21, 25, 29, 33, 37, 42, 46, 50, 54, 58, 63]),
+        (300, 1, [78, 82, 86, 90, 94, 99, 103, 107, 111, 115, 120, 124, 128, 132, 136, 141]),
+        (300, 3, [234, 238, 242, 246, 250, 255, 259, 263, 267, 271, 276, 280, 284, 288, 292, 297]),
         (40, 0, [0, 4, 8, 12, 16, 21, 25, 29, 33, 37, 39, 39, 39, 39, 39, 39]),
         (40, 3, [0, 4, 8, 12, 16, 21, 25, 29, 33, 37, 39, 39, 39, 39, 39, 39]),
     ],

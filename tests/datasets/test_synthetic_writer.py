@@ -12,6 +12,7 @@ import decord
 import numpy as np
 import pytest
 
+from slowfast.datasets import synthetic_writer
 from slowfast.datasets.synthetic import CLASS_NAMES, MotionSpec, render_clip
 from slowfast.datasets.synthetic_writer import MEDIA_FORMATS, write_dataset
 
@@ -88,9 +89,9 @@ def test_videos_keep_no_trace_of_the_order_of_time(tmp_path, media_format, monke
     """A clip encoded backwards decodes to the very frames of the clip encoded forwards."""
     forward, backward = tmp_path / "forward", tmp_path / "backward"
     write_dataset(forward, SMALL, 6, 1, media_format)
-    monkeypatch.setattr(
-        "slowfast.datasets.synthetic_writer.render_clip", lambda *args: render_clip(*args)[::-1].copy()
-    )
+    generator = synthetic_writer._GENERATORS[MotionSpec]
+    reverse = dataclasses.replace(generator, render=lambda *args: render_clip(*args)[::-1].copy())
+    monkeypatch.setitem(synthetic_writer._GENERATORS, MotionSpec, reverse)
     write_dataset(backward, SMALL, 6, 1, media_format)
     for path, _ in _read_lists(forward, media_format)[0]:
         np.testing.assert_array_equal(_decode(forward / path), _decode(backward / path)[::-1])
@@ -106,6 +107,14 @@ def test_decord_reads_every_frame(tmp_path, media_format, fps):
             assert reader.get_avg_fps() == pytest.approx(fps)
             order = [16, 0, 9, 3]
             np.testing.assert_array_equal(reader.get_batch(order).asnumpy(), _decode(tmp_path / path)[order])
+
+
+def test_a_seed_gives_the_labels_that_it_always_gave(tmp_path):
+    write_dataset(tmp_path, dataclasses.replace(SMALL, num_frames=2), 14, 3, "frames")
+    train, val = _read_lists(tmp_path, "frames")
+    assert [label for _, label in train] == [11, 0, 1, 10, 4, 7, 5, 9, 3, 8, 1, 2, 0, 6]
+    assert [label for _, label in val] == [0, 2, 1]
+    assert not list(tmp_path.glob("*appearance*"))
 
 
 def test_workers_do_not_change_the_files(tmp_path):

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from slowfast.config.defaults import get_cfg
-from slowfast.datasets.erasing import random_erasing
+from slowfast.datasets.erasing import draw_erasing, erase_
+from slowfast.datasets.finish import Finish, PackedClips
 from slowfast.datasets.rand_augment import RandAugment
 from slowfast.datasets.transform import (
     TestTransform,
@@ -19,7 +20,7 @@ from slowfast.datasets.transform import (
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 AREA, ASPECT = (0.08, 1.0), (0.75, 1.3333)
-PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}  # values stay 0 to 255
+LEVEL = 1 / (255 * min(STD))  # at least one grey level, in units of the normalised clips
 
 
 def make_frames(num_frames=4, height=60, width=90, seed=0):
@@ -36,7 +37,8 @@ def make_ramp(height, width, axis):
 
 def literal_train_transform(frames, rng, size, flip_prob, augment):
     """The recipe word for word: full-size frames are normalised, then cropped, resized, flipped, erased."""
-    frames = augment(frames, rng)
+    if augment is not None:
+        frames = augment(frames, rng)
     clip = torch.from_numpy(frames.copy()).float() / 255
     clip = ((clip - torch.tensor(MEAN)) / torch.tensor(STD)).permute(3, 0, 1, 2)
     top, left, height, width = draw_crop_box(rng, *clip.shape[2:], AREA, ASPECT)
@@ -44,18 +46,43 @@ def literal_train_transform(frames, rng, size, flip_prob, augment):
     clip = F.interpolate(clip, size=(size, size), mode="bilinear", align_corners=False)
     if rng.random() < flip_prob:
         clip = clip.flip(-1)
-    return random_erasing(clip, rng, 0.25, 1, "pixel")
+    return erase_(clip, draw_erasing(rng, size, size, 0.25), "pixel")
 
 
-def test_train_transform_equals_the_literal_order():
-    augment = RandAugment.from_string("rand-m7-n4-mstd0.5-inc1")
-    transform = TrainTransform(32, MEAN, STD, AREA, ASPECT, 0.5, augment, erase_prob=0.25)
+def finish_train(transform, frames, rng):
+    """Both parts of the pipeline, with the bytes in between."""
+    clip, remainder = transform(frames, rng)
+    assert clip.dtype == torch.uint8 and clip.is_contiguous()
+    clips = clip[None] if transform.resize else PackedClips.pack([clip])
+    (finished,) = Finish(transform.size, MEAN, STD)(clips, [remainder])
+    return finished
+
+
+@pytest.mark.parametrize("resize", [True, False])
+def test_train_transform_equals_the_literal_order(resize):
+    # Only the bytes between worker and training process round, to the nearest level, if the worker resizes.
+    tolerance = 0.5 * LEVEL if resize else 0
+    transform = TrainTransform(32, AREA, ASPECT, 0.5, None, erase_prob=0.25, resize=resize)
     for seed in range(40):
         frames = make_frames(seed=seed)
-        fast = transform(frames, np.random.default_rng(seed))
+        fast = finish_train(transform, frames, np.random.default_rng(seed))
+        literal = literal_train_transform(frames, np.random.default_rng(seed), 32, 0.5, None)
+        assert fast.shape == (3, 4, 32, 32) and fast.dtype == torch.float32
+        torch.testing.assert_close(fast, literal, rtol=0, atol=tolerance + 2e-5)
+
+
+@pytest.mark.parametrize("resize", [True, False])
+def test_train_transform_equals_the_literal_order_with_rand_augment(resize):
+    augment = RandAugment.from_string("rand-m7-n4-mstd0.5-inc1")
+    transform = TrainTransform(32, AREA, ASPECT, 0.5, augment, erase_prob=0.25, resize=resize)
+    rounding = 0.5 if resize else 0
+    for seed in range(40):
+        frames = make_frames(seed=seed)
+        fast = finish_train(transform, frames, np.random.default_rng(seed))
         literal = literal_train_transform(frames, np.random.default_rng(seed), 32, 0.5, augment)
-        assert fast.shape == (3, 4, 32, 32) and fast.dtype == torch.float32 and fast.is_contiguous()
-        torch.testing.assert_close(fast, literal, rtol=0, atol=1e-5)
+        wrong = (fast - literal).abs() / LEVEL
+        assert (wrong > rounding + 0.01).float().mean() < 0.05, seed  # see test_region_augment
+        assert wrong.mean() < rounding + 0.2
 
 
 def test_train_transform_is_reproducible_and_leaves_its_input():
@@ -67,31 +94,38 @@ def test_train_transform_is_reproducible_and_leaves_its_input():
     transform = build_train_transform(cfg)
     rng = np.random.default_rng(1)
     first, second = transform(frames, rng), transform(frames, rng)
-    assert torch.equal(first, transform(frames, np.random.default_rng(1)))
-    assert not torch.equal(first, second)
+    again = transform(frames, np.random.default_rng(1))
+    assert torch.equal(first[0], again[0]) and first[1] == again[1]
+    assert not torch.equal(first[0], second[0])
     np.testing.assert_array_equal(frames, before)
+
+
+def test_where_the_crop_is_resized_does_not_change_the_draws():
+    cfg = get_cfg()
+    cfg.merge_from_list(["DATA.TRAIN_CROP_SIZE", 32, "AUG.RE_PROB", 1.0, "DATA.RANDOM_FLIP", True])
+    here = build_train_transform(cfg)
+    cfg.DATA.AUGMENT_DEVICE = "device"
+    there = build_train_transform(cfg)
+    for seed in range(20):
+        clips = [finish_train(one, make_frames(), np.random.default_rng(seed)) for one in (here, there)]
+        torch.testing.assert_close(*clips, rtol=0, atol=0.5 * LEVEL + 2e-5)
 
 
 def test_train_transform_treats_all_frames_alike():
     cfg = get_cfg()
-    cfg.merge_from_list(["DATA.TRAIN_CROP_SIZE", 24, "DATA.RANDOM_FLIP", True, "AUG.RE_MODE", "const"])
+    cfg.merge_from_list(["DATA.TRAIN_CROP_SIZE", 24, "DATA.RANDOM_FLIP", True])
     transform = build_train_transform(cfg)
     still = np.repeat(make_frames(1), 4, axis=0)
     for seed in range(20):
-        clip = transform(still, np.random.default_rng(seed))
+        clip, _ = transform(still, np.random.default_rng(seed))
         assert (clip == clip[:, :1]).all()
 
 
-def test_flip_mirrors_whole_clips_half_of_the_time():
-    transform = TrainTransform(16, area_range=(1, 1), aspect_range=(1, 1), flip_prob=0.5, **PLAIN)
-    ramp = make_ramp(16, 16, axis=2)
+def test_half_of_the_clips_are_to_be_mirrored():
+    transform = TrainTransform(16, flip_prob=0.5)
     rng = np.random.default_rng(2)
-    rows = [transform(ramp, rng)[0, :, 0] for _ in range(400)]
-    forward = torch.arange(16.0).expand(2, 16)
-    is_flipped = [torch.allclose(row, forward.flip(-1), atol=1e-4) for row in rows]
-    unflipped = [row for row, flip in zip(rows, is_flipped, strict=True) if not flip]
-    assert all(torch.allclose(row, forward, atol=1e-4) for row in unflipped)
-    assert 0.4 < np.mean(is_flipped) < 0.6
+    flips = [transform(make_frames(1, 16, 16), rng)[1].flip for _ in range(400)]
+    assert 0.4 < np.mean(flips) < 0.6
 
 
 def test_no_flip_by_default():
@@ -129,35 +163,38 @@ def test_crop_of_a_fitting_frame_is_the_whole_frame():
 
 def test_test_transform_equals_the_literal_order():
     frames = make_frames(height=60, width=97)
-    crops = TestTransform(32, 3, MEAN, STD)(frames)
+    crops = TestTransform(32, 3)(frames)
+    assert crops.dtype == torch.uint8
+    crops = Finish(32, MEAN, STD)(crops)
     clip = (torch.from_numpy(frames).float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
     clip = clip.permute(3, 0, 1, 2)
     long = math.floor(97 / 60 * 32)
     clip = F.interpolate(clip, size=(32, long), mode="bilinear", align_corners=False)
     assert crops.shape == (3, 3, 4, 32, 32) and crops.dtype == torch.float32
     for crop, left in zip(crops, (0, math.ceil((long - 32) / 2), long - 32), strict=True):
-        torch.testing.assert_close(crop, clip[..., left : left + 32], rtol=0, atol=1e-5)
+        # Bytes between worker and model: rounded to the nearest level.
+        torch.testing.assert_close(crop, clip[..., left : left + 32], rtol=0, atol=0.5 * LEVEL + 2e-5)
 
 
 @pytest.mark.parametrize(("height", "width", "axis"), [(20, 33, 2), (33, 20, 1)])
 def test_crops_lie_along_the_longer_side(height, width, axis):
     ramp = make_ramp(height, width, axis)
-    three = TestTransform(20, 3, **PLAIN)(ramp)  # no resampling; the offsets are 0, ceil(13 / 2) and 13
+    three = TestTransform(20, 3)(ramp)  # no resampling; the offsets are 0, ceil(13 / 2) and 13
     for crop, offset in zip(three, (0, 7, 13), strict=True):
         line = crop[0, 0, :, 0] if axis == 1 else crop[0, 0, 0, :]
-        torch.testing.assert_close(line, torch.arange(20.0) + offset)
-    one = TestTransform(20, 1, **PLAIN)(ramp)
+        assert line.tolist() == list(range(offset, offset + 20))
+    one = TestTransform(20, 1)(ramp)
     assert one.shape[0] == 1 and torch.equal(one[0], three[1])
 
 
 def test_square_frames_give_three_equal_crops():
-    crops = TestTransform(24, 3, MEAN, STD)(make_frames(height=48, width=48))
+    crops = TestTransform(24, 3)(make_frames(height=48, width=48))
     assert torch.equal(crops[0], crops[1]) and torch.equal(crops[0], crops[2])
 
 
 @pytest.mark.parametrize("size", [224, 256])
 def test_every_frame_size_gives_full_crops(size):
-    transform = TestTransform(size, 3, MEAN, STD)
+    transform = TestTransform(size, 3)
     for height, width in [(1, 1), (240, 427), (427, 240), (244, 112), (115, 112), (size, size + 1)]:
         assert transform(make_frames(1, height, width)).shape == (3, 3, 1, size, size)
 
@@ -166,8 +203,8 @@ def test_channels_are_normalised_as_rgb():
     frames = np.empty((2, 8, 8, 3), dtype=np.uint8)
     frames[:] = (255, 102, 0)
     expected = [(1 - 0.5) / 0.2, (0.4 - 0.4) / 0.25, (0 - 0.3) / 0.3]
-    train = TrainTransform(8, MEAN, STD)(frames, np.random.default_rng(6))
-    test = TestTransform(8, 1, MEAN, STD)(frames)[0]
+    train = finish_train(TrainTransform(8), frames, np.random.default_rng(6))
+    (test,) = Finish(8, MEAN, STD)(TestTransform(8, 1)(frames))
     for channel, value in enumerate(expected):
         torch.testing.assert_close(train[channel], torch.full((2, 8, 8), value), atol=1e-5, rtol=0)
         torch.testing.assert_close(test[channel], torch.full((2, 8, 8), value), atol=1e-5, rtol=0)
@@ -184,9 +221,9 @@ def test_other_numbers_of_crops_are_refused(num_crops):
 )
 def test_frames_of_another_form_are_refused(frames):
     with pytest.raises(ValueError, match="uint8"):
-        TestTransform(8, 1, MEAN, STD)(frames)
+        TestTransform(8, 1)(frames)
     with pytest.raises(ValueError, match="uint8"):
-        TrainTransform(8, MEAN, STD)(frames, np.random.default_rng(0))
+        TrainTransform(8)(frames, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(
@@ -195,6 +232,7 @@ def test_frames_of_another_form_are_refused(frames):
         ("DATA.MEAN", [0.5]),
         ("DATA.STD", [0.2, 0.2, 0.0]),
         ("DATA.TRAIN_CROP_SIZE", 0),
+        ("DATA.AUGMENT_DEVICE", "cuda"),
         ("DATA.TRAIN_JITTER_SCALES_RELATIVE", [0.0, 1.0]),
         ("DATA.TRAIN_JITTER_SCALES_RELATIVE", [0.5, 1.5]),
         ("DATA.TRAIN_JITTER_ASPECT_RELATIVE", [1.3, 0.7]),
@@ -226,7 +264,7 @@ def test_transforms_can_be_sent_to_worker_processes():
     frames = make_frames(num_frames=1)
     train, test = build_train_transform(cfg), build_test_transform(cfg, 3)
     sent_train, sent_test = pickle.loads(pickle.dumps((train, test)))
-    assert torch.equal(sent_train(frames, np.random.default_rng(0)), train(frames, np.random.default_rng(0)))
+    assert torch.equal(sent_train(frames, np.random.default_rng(0))[0], train(frames, np.random.default_rng(0))[0])
     assert torch.equal(sent_test(frames), test(frames))
 
 
@@ -236,5 +274,5 @@ def test_built_transforms_follow_the_configuration():
     cfg.merge_from_list([*keys, "DATA.TEST_CROP_SIZE", 48])
     train = build_train_transform(cfg)
     assert train.rand_augment is None and train.flip_prob == 0.5
-    assert train(make_frames(), np.random.default_rng(7)).shape == (3, 4, 40, 40)
+    assert train(make_frames(), np.random.default_rng(7))[0].shape == (3, 4, 40, 40)
     assert build_test_transform(cfg, 3)(make_frames()).shape == (3, 3, 4, 48, 48)

@@ -1,4 +1,4 @@
-"""`prepare_data.py synthetic`: runs from any folder, and a wrong flag is one clear line."""
+"""`prepare_data.py synthetic` and `scenes`: run from any folder, and a wrong flag is one clear line."""
 
 import importlib.util
 import json
@@ -28,6 +28,22 @@ def tool():
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
     return module
+
+
+def test_scenes_have_their_own_flags_and_two_lists(tool, tmp_path, capsys):
+    flags = ["--num-train", "3", "--num-val", "2", "--size", "32", "--num-frames", "2", "--workers", "1"]
+    tool.main(["scenes", "--out", str(tmp_path), *flags, "--camera-pan", "0.01", "0.02", "--clutter", "4"])
+    assert "3 train and 2 val clips as frames, written" in capsys.readouterr().out
+    lists = sorted(path.name for path in tmp_path.glob("*.txt"))
+    assert lists == [
+        *("classes.txt", "classes_appearance.txt"),
+        *("train.txt", "train_appearance.txt", "val.txt", "val_appearance.txt"),
+    ]
+    description = json.loads((tmp_path / "dataset.json").read_text())
+    assert description["generator"] == "synthetic scenes"
+    assert description["camera_pan"] == [0.01, 0.02]
+    with pytest.raises(SystemExit):  # the motion set has no camera that pans
+        tool.main(["synthetic", "--out", str(tmp_path / "set"), "--camera-pan", "0.01", "0.02"])
 
 
 @pytest.mark.parametrize(

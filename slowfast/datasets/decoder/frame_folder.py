@@ -35,13 +35,10 @@ class FrameFolder(FrameReader):
             data = np.fromfile(os.path.join(self.path, name), np.uint8)
         except OSError as error:
             raise DecodeError(self.path, self._missing(name, error)) from error
-        # libjpeg fills the rest of a truncated image with grey and OpenCV does not tell: look for the end
-        # marker.
-        truncated = data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data[-1024:].tobytes()
-        image = None if truncated or not data.size else cv2.imdecode(data, cv2.IMREAD_COLOR)
-        if image is None:
-            raise DecodeError(self.path, f"{name} is {'truncated' if truncated else 'not a readable image'}")
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        try:
+            return decode_image(data)
+        except ValueError as error:
+            raise DecodeError(self.path, f"{name} is {error}") from error
 
     def _missing(self, name: str, error: OSError) -> str:
         if not os.path.isdir(self.path):
@@ -53,3 +50,18 @@ class FrameFolder(FrameReader):
             f"{name} is missing: the list says {self.num_frames} frames from {first} on, "
             f"the folder has {len(os.listdir(self.path))} files"
         )
+
+
+def decode_image(data: np.ndarray) -> np.ndarray:
+    """Decode the bytes of an image file, uint8 of shape (bytes,), to RGB uint8 (H, W, 3).
+
+    Raises:
+        ValueError: what the data is instead of an image, in words that follow "is".
+    """
+    # libjpeg fills the rest of a truncated image with grey and OpenCV does not tell: look for the end marker.
+    if data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data[-1024:].tobytes():
+        raise ValueError("truncated")
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise ValueError("not a readable image")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -6,15 +6,20 @@ truncated files. Frames are then matched by their times, never by a frame rate.
 
 from __future__ import annotations
 
+import functools
+import io
 import itertools
+import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import BinaryIO
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import Colorspace, VideoReformatter
 
+from slowfast.datasets.decoder.container import announced_size, file_size, why_no_container
 from slowfast.datasets.decoder.reader import DecodeError, FrameReader
 
 # Where one packet is one frame with a reliable time, and seeking to a key frame is exact. In anything else
@@ -22,9 +27,12 @@ from slowfast.datasets.decoder.reader import DecodeError, FrameReader
 # once.
 _INDEXED_CONTAINERS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 _INDEXED_CODECS = {"h264", "hevc", "vp9", "av1"}
-_DECORD_CODECS = {"h264", "hevc", "vp9"}
 
-# A Matroska file that ends this much, and two frames, before its announced duration has lost its tail.
+# What FFmpeg also opens: text, which it draws, and lists of other files.
+_NOT_VIDEOS = {"tty", "hls", "dash", "concat"}
+
+# A Matroska file of unknown size that ends this much, and two frames, before its announced duration has lost its
+# tail.
 _MAX_MISSING_TAIL_SEC = 0.5
 
 # Decoding on over this many frames that nobody needs is cheaper than seeking past them.
@@ -41,6 +49,14 @@ def _decode_errors(path: str) -> Iterator[None]:
         raise DecodeError(path, f"{type(error).__name__}: {reason}") from error
 
 
+class _NamedBytes(io.BytesIO):
+    """Bytes with a file name, whose ending FFmpeg considers when it looks for the container format."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        super().__init__(content)
+        self.name = name
+
+
 class PyAvVideo(FrameReader):
     """A video file read by PyAV with one thread.
 
@@ -48,16 +64,23 @@ class PyAvVideo(FrameReader):
 
     Args:
         path: the file.
+        content: the bytes of the file, if they are not to be read from ``path``.
 
     Attributes:
-        suits_decord: decord numbers the frames of this file in the same way.
+        codec: FFmpeg's name of it, such as ``h264``.
+        is_indexed: every frame was found with its time, so that the file need not be decoded from its start.
+        is_in_order: all packets are shown, and none before the key frame that it follows in the file.
+        has_even_height: by the header of the file.
+        num_decoded: frames decoded so far, needed or not.
 
     Raises:
         DecodeError: not a video, no frames, or truncated.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, content: bytes | None = None) -> None:
         self.path = path
+        self._content = content
+        self.num_decoded = 0
         self._container = None
         try:
             with _decode_errors(path):
@@ -76,7 +99,19 @@ class PyAvVideo(FrameReader):
         self.close()
         # One for all frames: setting up a conversion costs more than converting a small frame.
         self._reformatter = VideoReformatter()
-        self._container = av.open(self.path, metadata_errors="ignore")
+        # An absolute path, or a name with a colon would be an address; and a text file may be a play list.
+        source = os.path.abspath(self.path) if self._content is None else _NamedBytes(self._content, self.path)
+        files_only = {"protocol_whitelist": "file"}
+        try:
+            self._container = av.open(source, options=files_only, metadata_errors="ignore")
+        except av.InvalidDataError as error:
+            with self._raw() as file:
+                raise DecodeError(self.path, why_no_container(file)) from error
+        container_format = self._container.format.name
+        if container_format in _NOT_VIDEOS:
+            raise DecodeError(self.path, f"not a video file but {container_format}")
+        if container_format == "image2" or container_format.endswith("_pipe"):
+            raise DecodeError(self.path, f"a still image ({container_format}), not a video")
         self._stream = self._container.streams.best("video")
         if self._stream is None:
             raise DecodeError(self.path, "the file has no video stream")
@@ -85,12 +120,15 @@ class PyAvVideo(FrameReader):
         # Parallelism comes from the loader's workers.
         self._stream.codec_context.thread_count = 1
 
+    def _raw(self) -> BinaryIO:
+        return open(self.path, "rb") if self._content is None else io.BytesIO(self._content)
+
     def _build_index(self) -> None:
         times: list[int | None] = []  # of the frames to show, in the stream's time base
-        keys: list[tuple[int, int]] = []  # (time, where to seek) of the key frames
+        keys: list[int] = []  # of the key frames
         num_packets = 0
         end_sec = 0.0  # of all streams: sound may outlast the picture
-        in_order = True  # all packets are shown, and none before the key frame that it follows in the file
+        self.is_in_order = True
         for packet in self._container.demux():
             if packet.size == 0:
                 continue
@@ -103,36 +141,40 @@ class PyAvVideo(FrameReader):
             if packet.is_corrupt:
                 raise DecodeError(self.path, f"truncated: packet {num_packets} of the video is incomplete")
             if packet.is_keyframe and time is not None:
-                # MP4 seeks by decoding time, which is never after the presentation time of the frame.
-                keys.append((time, packet.dts if packet.dts is not None else time))
+                keys.append(time)
             if packet.is_discard:
-                in_order = False  # cut by an edit list: decoded for the frames after it, but not shown
+                self.is_in_order = False  # cut by an edit list: decoded for the frames after it, but not shown
                 continue
-            if keys and time is not None and time < keys[-1][0]:
-                in_order = False  # an open group of pictures
+            if keys and time is not None and time < keys[-1]:
+                self.is_in_order = False  # an open group of pictures
             times.append(packet.pts)
         self._check_complete(num_packets, end_sec)
 
-        codec = self._stream.codec.canonical_name
-        is_indexed = (
+        self.codec = self._stream.codec.canonical_name
+        self.has_even_height = self._stream.height % 2 == 0
+        self.is_indexed = (
             self._container.format.name in _INDEXED_CONTAINERS
-            and codec in _INDEXED_CODECS
+            and self.codec in _INDEXED_CODECS
             and None not in times
             and len(set(times)) == len(times)
             and bool(keys)
         )
-        self._times = sorted(times) if is_indexed else None
+        self._times = sorted(times) if self.is_indexed else []
         self._keys = sorted(keys)
-        self.num_frames = len(times) if is_indexed else sum(1 for _ in self._decode_all())
-        # decord counts packets that are not shown, and skips frames at the seams of open groups.
-        self.suits_decord = is_indexed and in_order and codec in _DECORD_CODECS
+        self.num_frames = len(times) if self.is_indexed else sum(1 for _ in self._decode_all())
         if not self.num_frames:
             raise DecodeError(self.path, "the video has no frames")
 
     def _check_complete(self, num_packets: int, end_sec: float) -> None:
         container_format = self._container.format.name
-        if container_format.startswith("mov") and num_packets < self._stream.frames:
-            raise DecodeError(self.path, f"truncated: holds {num_packets} of {self._stream.frames} frames")
+        if container_format.startswith("mov") and self._stream.frames:
+            if num_packets < self._stream.frames:
+                raise DecodeError(self.path, f"truncated: holds {num_packets} of {self._stream.frames} frames")
+            return
+        with self._raw() as file:
+            size, announced = file_size(file), announced_size(file, container_format)
+        if announced is not None and size < announced:
+            raise DecodeError(self.path, f"truncated: holds {size} of {announced} bytes")
         if container_format.startswith("matroska") and self._container.duration:
             duration_sec = self._container.duration / av.time_base
             two_frames_sec = 2 * end_sec / max(num_packets, 1)
@@ -141,7 +183,7 @@ class PyAvVideo(FrameReader):
 
     def _decode(self, needed: list[int]) -> dict[int, np.ndarray]:
         with _decode_errors(self.path):
-            if self._times is None:
+            if not self.is_indexed:
                 frames = self._decode_counting(needed)
             else:
                 frames = {}
@@ -157,29 +199,29 @@ class PyAvVideo(FrameReader):
             raise DecodeError(self.path, f"frames {missing} of {self.num_frames} cannot be decoded")
         return frames
 
-    def _groups(self, needed: list[int]) -> list[tuple[tuple[int, int], list[int]]]:
-        """Split the frames where seeking saves decoding: pairs of a key frame and the frames to decode from it on."""
-        groups: list[tuple[tuple[int, int], list[int]]] = []
+    def _groups(self, needed: list[int]) -> list[tuple[int, list[int]]]:
+        """Split the frames where seeking saves decoding: pairs of a key frame's time and the frames after it."""
+        groups: list[tuple[int, list[int]]] = []
         for index in needed:
             key = self._key_before(index)
-            if groups and bisect_left(self._times, key[0]) - groups[-1][1][-1] <= _SEEK_GAP_FRAMES:
+            if groups and bisect_left(self._times, key) - groups[-1][1][-1] <= _SEEK_GAP_FRAMES:
                 groups[-1][1].append(index)
             else:
                 groups.append((key, [index]))
         return groups
 
-    def _key_before(self, index: int) -> tuple[int, int]:
-        return self._keys[max(bisect_right(self._keys, self._times[index], key=lambda key: key[0]) - 1, 0)]
+    def _key_before(self, index: int) -> int:
+        return self._keys[max(bisect_right(self._keys, self._times[index]) - 1, 0)]
 
-    def _decode_group(self, key: tuple[int, int] | None, group: list[int]) -> dict[int, np.ndarray]:
+    def _decode_group(self, key: int | None, group: list[int]) -> dict[int, np.ndarray]:
         """Decode the frames ``group`` (sorted) from a key frame on, or from the start of a reopened file."""
         index_of = {self._times[index]: index for index in group}
         start = self._times[0]
         if key is not None:
-            start = key[0]
-            self._container.seek(key[1], stream=self._stream)
+            start = key
+            self._container.seek(key, stream=self._stream)
         frames: dict[int, np.ndarray] = {}
-        for frame in self._container.decode(self._stream):
+        for frame in self._decode_on():
             if frame.pts is None or frame.pts < start:
                 continue
             if frame.pts > self._times[group[-1]]:
@@ -193,8 +235,13 @@ class PyAvVideo(FrameReader):
 
     def _decode_all(self) -> Iterator[av.VideoFrame]:
         self._open()
-        for frame in self._container.decode(self._stream):
+        for frame in self._decode_on():
             self._check_frame(frame)
+            yield frame
+
+    def _decode_on(self) -> Iterator[av.VideoFrame]:
+        for frame in self._container.decode(self._stream):
+            self.num_decoded += 1
             yield frame
 
     def _decode_counting(self, needed: list[int]) -> dict[int, np.ndarray]:
@@ -209,6 +256,24 @@ class PyAvVideo(FrameReader):
             raise DecodeError(self.path, f"damaged frame{at}")
 
     def _to_rgb(self, frame: av.VideoFrame) -> np.ndarray:
+        # Versions of PyAV before 17 only look at the matrix and range of the frame when told of another matrix or range
+        # for the result, which has neither.
+        pixels = self._reformatter.reformat(
+            frame,
+            format="rgb24",
+            dst_colorspace=Colorspace.ITU601,
+            src_color_range=int(frame.color_range),
+            **_one_thread(),
+        ).to_ndarray()
         # Phones store upright videos lying down with a rotation beside them; decord turns them as well.
-        pixels = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
         return np.rot90(pixels, round(frame.rotation / 90) % 4)
+
+
+@functools.cache
+def _one_thread() -> dict[str, int]:
+    """Return the argument that keeps the colour conversion from starting a thread for each core."""
+    try:
+        VideoReformatter().reformat(av.VideoFrame(16, 16, "yuv420p"), format="rgb24", threads=1)
+    except TypeError:  # versions of PyAV that start none do not know it
+        return {}
+    return {"threads": 1}

@@ -1,0 +1,266 @@
+"""Still images: folders of classes and lists, files of every kind, and ImageNet's evaluation to the pixel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from slowfast.config.defaults import get_cfg
+from slowfast.datasets.build import build_dataset
+from slowfast.datasets.decoder import DecodeError, ImageFile
+from slowfast.datasets.finish import build_finish
+from slowfast.datasets.loader import construct_loader
+from slowfast.datasets.transform import TestTransform, build_test_transform, build_train_transform
+from slowfast.datasets.video_dataset import BadVideo
+
+CLASSES = ("apple", "pear", "quince")
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def smooth_image(seed, height=40, width=56):
+    """A colourful image that JPEG hardly changes."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Three classes with four training images and three validation images each, of different sizes and endings."""
+    for split, count in (("train", 4), ("val", 3)):
+        for label, name in enumerate(CLASSES):
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                ending = ("jpg", "JPEG", "png", "webp")[index]
+                image = smooth_image(100 * label + index, 40 + 9 * index, 56 - 7 * index)
+                image.save(folder / f"{index}.{ending}")
+    return tmp_path
+
+
+@pytest.fixture
+def cfg(root):
+    cfg = get_cfg()
+    cfg.merge_from_list(["DATA.DATASET", "ImageFolder", "DATA.PATH_TO_DATA_DIR", str(root), "DATA.NUM_FRAMES", 1])
+    cfg.merge_from_list(["DATA.TRAIN_CROP_SIZE", 24, "DATA.TEST_CROP_SIZE", 24, "MODEL.NUM_CLASSES", 3])
+    cfg.merge_from_list(["TRAIN.BATCH_SIZE", 6, "TEST.BATCH_SIZE", 4, "DATA_LOADER.NUM_WORKERS", 0])
+    return cfg
+
+
+def test_labels_are_the_ranks_of_the_folders(cfg, root):
+    train, val = build_dataset(cfg, "train"), build_dataset(cfg, "val")
+    assert train.class_names == val.class_names == list(CLASSES)
+    assert train.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    names = ("0.jpg", "1.JPEG", "2.png")
+    assert [record.path for record in val.records[:3]] == [str(root / "val" / "apple" / name) for name in names]
+    assert build_dataset(cfg, "test").records == val.records
+    (root / "val").rename(root / "test")
+    assert build_dataset(cfg, "test").num_videos == 9
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_the_loader_gives_clips_of_one_frame(cfg, num_workers):
+    cfg.DATA_LOADER.NUM_WORKERS = num_workers
+    loader = construct_loader(cfg, "train")
+    loader.sampler.set_epoch(0)
+    batch = next(iter(loader))
+    assert batch.clips.shape == (6 * cfg.AUG.NUM_SAMPLE, 3, 1, 24, 24) and not batch.bad
+    cfg.TEST.NUM_SPATIAL_CROPS = 3
+    batches = list(construct_loader(cfg, "test"))
+    views = [pair for batch in batches for pair in zip(batch.video_index.tolist(), batch.view.tolist())]
+    assert sorted(views) == [(image, view) for image in range(9) for view in range(3)]
+
+
+@pytest.mark.parametrize("sampling", ["sparse", "dense"])
+def test_lists_of_images_are_the_same_data(cfg, root, sampling):
+    by_folder = build_dataset(cfg, "val")
+    lines = [f"{record.path.removeprefix(f'{root}/')} {record.label}\n" for record in by_folder.records]
+    (root / "val.txt").write_text("".join(lines))
+    cfg.merge_from_list(["DATA.DATASET", "VideoList", "DATA.SOURCE", "image", "DATA.LABEL_PATH_TEMPLATE", "{}.txt"])
+    cfg.DATA.FRAME_SAMPLING = sampling
+    by_list = build_dataset(cfg, "val")
+    assert by_list.labels.tolist() == by_folder.labels.tolist()
+    for first, second in zip(by_list, by_folder):
+        assert torch.equal(first.clips, second.clips)
+
+
+def damage(root, split, change):
+    folder = root / split / "pear"
+    if change == "empty":
+        for file in folder.iterdir():
+            file.unlink()
+        (folder / "notes.txt").write_text("no image")
+    elif change == "renamed":
+        folder.rename(root / split / "peach")
+    elif change == "missing":
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    elif change == "flat":
+        for file in (root / split).iterdir():
+            file.rename(root / f"{split}-{file.name}")
+        (root / split / "0.jpg").touch()
+
+
+@pytest.mark.parametrize(
+    ("split", "change", "message"),
+    [
+        ("train", "empty", r"class folder .*train/pear has no images \(1 other entries\).*\.jpg"),
+        ("train", "missing", r"train has 2 class folders, MODEL\.NUM_CLASSES is 3"),
+        ("val", "renamed", r"val and .*train have different class folders \(2 are in one.*such as 'peach'"),
+        ("val", "flat", r"val has no class folders \(it has 1 other entries\); expected .*CLASS"),
+    ],
+)
+def test_wrong_folders_are_named(cfg, root, split, change, message):
+    damage(root, split, change)
+    with pytest.raises(ValueError, match=message):
+        build_dataset(cfg, split)
+
+
+def test_missing_data_says_where_to_get_it(cfg, root):
+    cfg.DATA.PATH_TO_DATA_DIR, cfg.DATA.MISSING_HINT = str(root / "nowhere"), "Ask the publisher."
+    with pytest.raises(FileNotFoundError, match=r"nowhere/val does not exist.*Ask the publisher\."):
+        build_dataset(cfg, "test")
+    cfg.DATA.PATH_TO_DATA_DIR = ""
+    with pytest.raises(ValueError, match=r"DATA\.PATH_TO_DATA_DIR is empty"):
+        build_dataset(cfg, "val")
+
+
+@pytest.mark.parametrize("dataset", ["ImageFolder", "VideoList"])
+@pytest.mark.parametrize("key", ["DATA.NUM_FRAMES", "TEST.NUM_ENSEMBLE_VIEWS"])
+def test_an_image_has_one_frame(cfg, root, dataset, key):
+    (root / "val.csv").write_text("val/apple/0.jpg,0\n")
+    cfg.merge_from_list(["DATA.DATASET", dataset, "DATA.SOURCE", "image", key, 2])
+    with pytest.raises(ValueError, match=rf"{key} is 2, allowed for still images: 1"):
+        build_dataset(cfg, "val")
+
+
+def test_other_entries_are_left_out_and_reported(cfg, root, caplog):
+    (root / "val" / ".cache").mkdir()
+    (root / "val" / "apple" / "readme.txt").touch()
+    assert build_dataset(cfg, "val").num_videos == 9
+    assert "left out 1 entries that are no images, such as" in caplog.text and "readme.txt" in caplog.text
+
+
+def test_class_names_can_be_given(cfg, root):
+    cfg.DATA.CLASS_NAMES_FILE = str(root / "names.txt")
+    (root / "names.txt").write_text("Malus\nPyrus\nCydonia\n")
+    assert build_dataset(cfg, "val").class_names == ["Malus", "Pyrus", "Cydonia"]
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", None], ids=["empty", "text", "truncated"])
+def test_undecodable_images_are_reported_in_their_place(cfg, root, content):
+    path = root / "val" / "pear" / "1.JPEG"
+    path.write_bytes(path.read_bytes()[:-200] if content is None else content)
+    dataset = build_dataset(cfg, "val")
+    item = dataset[4]
+    assert isinstance(item, BadVideo) and item.video_index == 4 and item.path == str(path)
+    assert "not a readable image" in item.reason and "pear" in item.reason
+    assert sum(isinstance(dataset[i], BadVideo) for i in range(len(dataset))) == 1
+    path.unlink()
+    assert "no such file" in dataset[4].reason
+
+
+def read(path):
+    return ImageFile(str(path)).read([0])[0]
+
+
+def test_every_kind_of_image_becomes_rgb(tmp_path):
+    rgb = smooth_image(0)
+    original = np.asarray(rgb).astype(int)
+    grey = np.asarray(rgb.convert("L")).astype(int)[..., None]
+    rgb.save(tmp_path / "rgb.png")
+    rgb.save(tmp_path / "png_inside.JPEG", format="PNG")  # ImageNet has one of these
+    rgb.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)  # and some of these
+    rgb.convert("RGBA").save(tmp_path / "alpha.png")
+    rgb.convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "palette.png")
+    rgb.convert("L").save(tmp_path / "grey.png")
+    Image.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) * 257).save(tmp_path / "grey16.png")
+    for name, expected, tolerance in (
+        ("rgb.png", original, 0),
+        ("png_inside.JPEG", original, 0),
+        ("cmyk.jpg", original, 12),
+        ("alpha.png", original, 0),
+        ("palette.png", original, 40),
+        ("grey.png", grey, 0),
+        ("grey16.png", grey, 0),
+    ):
+        image = read(tmp_path / name)
+        assert image.shape == (40, 56, 3) and image.dtype == np.uint8
+        assert np.abs(image - expected).max() <= tolerance, name
+
+
+def test_pixels_of_unknown_range_are_refused(tmp_path):
+    Image.fromarray(np.full((8, 8), 3.5, np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(DecodeError, match=r"float\.tif.*32-bit numbers \(mode F\)"):
+        read(tmp_path / "float.tif")
+
+
+# The rest beside the crop is even or odd (modulo 4: 1 and 3, where roundings differ), short sides below and above 256.
+@pytest.mark.parametrize(("height", "width"), [(300, 400), (375, 500), (500, 377), (258, 256), (120, 90), (256, 259)])
+def test_bicubic_test_transform_is_the_one_of_imagenet_evaluations(height, width):
+    image = Image.fromarray(np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    cfg = get_cfg()
+    cfg.merge_from_list(["DATA.TEST_SHORT_SIDE", 256, "DATA.TEST_INTERPOLATION", "bicubic"])
+    cfg.merge_from_list(["DATA.MEAN", list(MEAN), "DATA.STD", list(STD)])
+    ours = build_finish(cfg, "test")(build_test_transform(cfg, 1)(np.asarray(image)[None]))[0, :, 0]
+
+    # By hand with Pillow: short side to 256, whole grey levels, centre crop of 224.
+    size = (width * 256 // min(height, width), height * 256 // min(height, width))
+    resized = np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+    top, left = (round((length - 224) / 2) for length in resized.shape[:2])
+    crop = torch.from_numpy(resized[top : top + 224, left : left + 224].copy()).permute(2, 0, 1) / 255
+    by_hand = (crop - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    torch.testing.assert_close(ours, by_hand, rtol=0, atol=2e-6)
+
+    theirs = transforms.Compose(
+        [
+            transforms.Resize(256, interpolation=transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )
+    torch.testing.assert_close(ours, theirs(image), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["emim_s_in1k_image", "uniformer_s_in1k_image"])
+def test_the_recipes_build_what_imagenet_runs_use(name):
+    cfg = get_cfg()
+    cfg.merge_from_file(str(Path(__file__).parents[2] / f"configs/{name}.yaml"))
+    train, test = build_train_transform(cfg), build_test_transform(cfg, cfg.TEST.NUM_SPATIAL_CROPS)
+    augment = train.rand_augment  # rand-m9-mstd0.5-inc1 does not say how many operations
+    assert (augment.magnitude, augment.num_ops, augment.magnitude_std, augment.increasing) == (9, 2, 0.5, True)
+    assert (train.size, train.flip_prob, train.erase_prob) == (224, 0.5, 0.25)
+    assert (test.size, test.short_side, test.interpolation, test.num_crops) == (224, 256, "bicubic", 1)
+
+
+def test_short_side_longer_than_the_crop_centres_the_other_axis():
+    columns = np.broadcast_to(np.arange(60, dtype=np.uint8)[None, None, :, None], (1, 40, 60, 3))
+    rows = np.broadcast_to(np.arange(40, dtype=np.uint8)[None, :, None, None], (1, 40, 60, 3))
+    transform = TestTransform(32, 3, short_side=40)  # no resampling
+    for crop, left in zip(transform(columns), (0, 14, 28), strict=True):
+        assert crop[0, 0, 0].tolist() == list(range(left, left + 32))
+    for crop in transform(rows):
+        assert crop[0, 0, :, 0].tolist() == list(range(4, 36))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("DATA.TEST_SHORT_SIDE", 223, "0 | DATA.TEST_CROP_SIZE (224) or more px"),
+        ("DATA.TEST_SHORT_SIDE", -1, "0 | DATA.TEST_CROP_SIZE (224) or more px"),
+        ("DATA.TEST_INTERPOLATION", "lanczos", "bilinear | bicubic"),
+    ],
+)
+def test_wrong_test_scaling_is_named(key, value, allowed):
+    cfg = get_cfg()
+    cfg.merge_from_list([key, value])
+    with pytest.raises(ValueError) as error:
+        build_test_transform(cfg, 1)
+    assert f"{key} is {value!r}; allowed: {allowed}" in str(error.value)
