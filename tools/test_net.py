@@ -1,11 +1,77 @@
-"""Test a checkpoint over several views: python tools/test_net.py --cfg FILE [KEY VALUE ...]."""
+"""Test a checkpoint over several views, python tools/test_net.py --cfg FILE [KEY VALUE ...], or compute metrics,
+ensembles and comparisons from scores that tests have saved, python tools/test_net.py --from-scores FILE [FILE ...]
+(which --from-scores --help explains).
+"""
 
+import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from slowfast.engine.run import main
+from slowfast.engine.rescore import compare, comparison_line, rescore
+from slowfast.engine.results import summary_line
+from slowfast.utils.metrics import ENSEMBLE_METHODS
+
+FROM_SCORES = """\
+Every test writes the logits of all views to OUTPUT_DIR/test_scores.npz. From such files, without model or data:
+
+  --from-scores FILE                     the metrics again, with --out the tables and pictures too
+  --from-scores FILE --method max        the same with another ensemble method
+  --from-scores FILE FILE ... [--weights W W ...]
+                                         an ensemble of several runs, say of models with other frame counts
+  --from-scores A B --compare            whether B is better than A (paired bootstrap of the same videos)
+
+The files must be about the same videos, in any order; labels and class names must agree, numbers of views may differ.
+In an ensemble every run counts by its weight, however many views it has."""
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="test_net.py --from-scores", description=FROM_SCORES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="score file (.npz)")
+    parser.add_argument(
+        "--method",
+        choices=list(ENSEMBLE_METHODS),
+        help="how views become one score: sum of logits, mean of probabilities (for models whose logits differ in "
+        "scale), or largest logit; default: as in the test",
+    )
+    parser.add_argument("--weights", nargs="+", type=float, metavar="W", help="one per file; default: equal")
+    parser.add_argument("--compare", action="store_true", help="compare two files instead of combining them")
+    parser.add_argument("--out", metavar="FOLDER", help="write the results there; default: print them only")
+    args = parser.parse_args(argv)
+    if args.compare and (len(args.files) != 2 or args.weights):
+        parser.error(f"--compare takes two files and no --weights, found {len(args.files)} files")
+    return args
+
+
+def from_scores(argv: list[str]) -> int:
+    args = parse(argv)
+    try:
+        if args.compare:
+            found = compare(*args.files, args.method, args.out)
+            print(f"A: {args.files[0]}\nB: {args.files[1]}\n{found['num_videos']} videos")
+            for key, name in (("top1", "top-1"), ("top5", "top-5"), ("mean_class", "mean class")):
+                print(comparison_line(name, found[key]))
+        else:
+            results = rescore(args.files, args.method, args.weights, args.out)
+            if len(args.files) > 1:
+                for run in results["runs"]:
+                    print(f"{run['file']}: top-1 {run['top1']:.2f} %, weight {run['weight']:g} ({run['protocol']})")
+            print(summary_line(results))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if args.out:
+        print(f"results are in {args.out}")
+    return 0
+
 
 if __name__ == "__main__":
+    if "--from-scores" in sys.argv:
+        sys.exit(from_scores([argument for argument in sys.argv[1:] if argument != "--from-scores"]))
+
+    from slowfast.engine.run import main  # takes seconds, which saved scores need not wait for
+
     sys.exit(main(tasks=("test",), description=__doc__))

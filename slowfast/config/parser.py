@@ -14,6 +14,15 @@ BASE_KEY = "_BASE_"
 MAX_DEPTH = 3
 
 
+# Words that keys accept beside values of their default's type, by full key.
+_WORDS: dict[str, tuple[str, ...]] = {}
+
+
+def accept_words(key: str, *words: str) -> None:
+    """Let ``key`` (as in "TRAIN.MICRO_BATCH_SIZE") have one of ``words`` instead of a value of its default's type."""
+    _WORDS[key] = words
+
+
 class _UniqueKeyLoader(yaml.SafeLoader):
     """A YAML loader that refuses a key given twice, which plain YAML accepts silently (the last one wins)."""
 
@@ -49,7 +58,7 @@ class CfgNode(_FvcoreCfgNode):
         if allow_unsafe:
             raise ValueError("allow_unsafe=True is not supported: a configuration never runs code")
         for path in _base_chain(cfg_filename):
-            _merge(self, _read_yaml(path), where=path, prefix="")
+            _merge(self, read_yaml(path), where=path, prefix="")
 
     def merge_from_list(self, cfg_list: list[str]) -> None:
         """Override values by ``["KEY", value, "KEY", value, ...]``; strings are read as YAML, as in a file.
@@ -66,7 +75,13 @@ class CfgNode(_FvcoreCfgNode):
             _merge(self, nested, where="command line", prefix="")
 
 
-def _read_yaml(path: str) -> dict:
+def read_yaml(path: str) -> dict:
+    """Return the content of one YAML file, without that of the files that it names under ``_BASE_``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: invalid YAML, a key given twice, or no mapping of sections.
+    """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"configuration file {path} does not exist (looked in {os.getcwd()})")
     with open(path, encoding="utf-8") as file:
@@ -79,8 +94,14 @@ def _read_yaml(path: str) -> dict:
     return tree
 
 
-def _bases(path: str) -> list[str]:
-    bases = _read_yaml(path).get(BASE_KEY, [])
+def read_bases(path: str) -> list[str]:
+    """Return the paths of the files that a YAML file names under ``_BASE_``.
+
+    Raises:
+        FileNotFoundError: the YAML file itself does not exist.
+        ValueError: it is invalid, or the names are no paths.
+    """
+    bases = read_yaml(path).get(BASE_KEY, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise ValueError(f"{path}: {BASE_KEY} must be a path or a list of paths, found {bases!r}")
@@ -95,7 +116,7 @@ def _base_chain(path: str, above: tuple[str, ...] = ()) -> list[str]:
     above = (*above, path)
     if len(above) > MAX_DEPTH:
         raise ValueError(f"{BASE_KEY} is nested more than {MAX_DEPTH} levels deep: {' -> '.join(above)}")
-    return [file for base in _bases(path) for file in _base_chain(base, above)] + [path]
+    return [file for base in read_bases(path) for file in _base_chain(base, above)] + [path]
 
 
 def _merge(node: CfgNode, tree: dict, where: str, prefix: str) -> None:
@@ -110,8 +131,19 @@ def _merge(node: CfgNode, tree: dict, where: str, prefix: str) -> None:
             if not isinstance(value, dict):
                 raise ValueError(f"{where}: {full_key} is a section with keys {sorted(default)}, found {value!r}")
             _merge(default, value, where, prefix=f"{full_key}.")
+        elif full_key in _WORDS:
+            node[key] = _coerce_or_word(value, default, _WORDS[full_key], f"{where}: {full_key}")
         else:
             node[key] = _coerce(value, default, f"{where}: {full_key}")
+
+
+def flat_settings(tree: dict, prefix: str = "") -> dict[str, Any]:
+    """Return nested sections as one mapping with keys such as "SOLVER.BASE_LR"."""
+    flat = {}
+    for key, value in tree.items():
+        full_key = f"{prefix}{key}"
+        flat.update(flat_settings(value, f"{full_key}.") if isinstance(value, dict) else {full_key: value})
+    return flat
 
 
 def _suggestion(node: CfgNode, key: str, prefix: str) -> str:
@@ -131,6 +163,16 @@ def _decode(value: Any) -> Any:
         return float(decoded) if isinstance(decoded, str) else decoded
     except (yaml.YAMLError, ValueError):
         return value
+
+
+def _coerce_or_word(value: Any, default: Any, words: tuple[str, ...], where: str) -> Any:
+    """Return ``value`` if it is one of ``words``, else in the type of numbers that the key takes."""
+    if value in words:
+        return value
+    try:
+        return _coerce(value, 0 if isinstance(default, str) else default, where)
+    except ValueError as error:
+        raise ValueError(f"{error}; allowed words: {', '.join(words)}") from error
 
 
 def _coerce(value: Any, default: Any, where: str) -> Any:

@@ -11,40 +11,60 @@ import torch
 import yaml
 from torch import nn
 
+from slowfast.config.parser import flat_settings
 from slowfast.models.pretrained import read_checkpoint
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
 BEST = "best.pyth"
-# Older epoch checkpoints are removed; the one before the newest stays in case the newest is damaged.
-NUM_KEPT = 2
+_NAME = re.compile(r"epoch_(\d+)(?:_step_(\d+))?\.pyth$")
 
 
-def save_checkpoint(output_dir: str, state: dict, is_best: bool) -> str:
-    """Write ``state`` (plain data and tensors, with key ``epoch``) atomically and return its path.
+def save_checkpoint(output_dir: str, state: dict, num_newest: int = 2, every: int = 0) -> str:
+    """Write ``state`` atomically, remove checkpoints that are not to be kept, and return its path.
 
     A crash while writing leaves the older checkpoints as they are.
+
+    Args:
+        output_dir: folder of the run.
+        state: plain data and tensors, with ``epoch`` (epochs done) and ``progress``, whose ``steps`` are those done in
+            the epoch after them.
+        num_newest: how many of the newest to keep; at least 2, in case the newest is damaged.
+        every: keep those of every so many epochs too; 0 keeps none.
 
     Raises:
         OSError: the disk is full or the folder cannot be written, naming the path.
     """
-    folder = os.path.join(output_dir, FOLDER)
-    os.makedirs(folder, exist_ok=True)
-    path = os.path.join(folder, f"epoch_{state['epoch']:05d}.pyth")
-    # The best one first: a crash in between repeats the epoch, and with it this decision.
-    if is_best:
-        _write_atomically(os.path.join(folder, BEST), state)
-    _write_atomically(path, state)
-    for old in list_checkpoints(output_dir)[NUM_KEPT:]:
-        os.remove(old)
+    steps = state["progress"]["steps"]
+    name = f"epoch_{state['epoch']:05d}" + (f"_step_{steps:06d}" if steps else "") + ".pyth"
+    path = _write(output_dir, name, state)
+    for old in list_checkpoints(output_dir)[num_newest:]:
+        epoch, steps = _position(old)
+        if not (every and steps == 0 and epoch % every == 0):
+            os.remove(old)
     return path
 
 
+def save_best(output_dir: str, state: dict) -> str:
+    """Write ``state`` atomically in place of the best checkpoint so far, and return its path.
+
+    Raises:
+        OSError: as :func:`save_checkpoint`.
+    """
+    return _write(output_dir, BEST, state)
+
+
 def list_checkpoints(output_dir: str) -> list[str]:
-    """Return the epoch checkpoints of a run, newest first."""
+    """Return the checkpoints of a run, newest first, without the best one."""
     paths = glob.glob(os.path.join(glob.escape(os.path.join(output_dir, FOLDER)), "epoch_*.pyth"))
-    return sorted((path for path in paths if re.search(r"epoch_\d+\.pyth$", path)), reverse=True)
+    return sorted((path for path in paths if _NAME.search(path)), key=_position, reverse=True)
+
+
+def _position(path: str) -> tuple[int, int]:
+    """Return epochs done and steps of the next one, from the name of a checkpoint."""
+    match = _NAME.search(path)
+    return int(match[1]), int(match[2] or 0)
 
 
 def read_newest(output_dir: str) -> tuple[str, dict] | None:
@@ -108,7 +128,7 @@ def load_model_state(model: nn.Module, state: dict[str, torch.Tensor], path: str
 
 def changed_settings(old: str, new: str) -> list[str]:
     """Return "KEY: old -> new" for every setting in which two dumped configurations differ."""
-    old_settings, new_settings = _flatten(yaml.safe_load(old)), _flatten(yaml.safe_load(new))
+    old_settings, new_settings = flat_settings(yaml.safe_load(old)), flat_settings(yaml.safe_load(new))
     keys = sorted(old_settings.keys() | new_settings.keys())
     return [
         f"{key}: {old_settings.get(key, 'not set')} -> {new_settings.get(key, 'not set')}"
@@ -117,16 +137,12 @@ def changed_settings(old: str, new: str) -> list[str]:
     ]
 
 
-def _flatten(tree: dict, prefix: str = "") -> dict:
-    flat = {}
-    for key, value in tree.items():
-        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat
-
-
-def _write_atomically(path: str, state: dict) -> None:
+def _write(output_dir: str, name: str, state: dict) -> str:
+    folder = os.path.join(output_dir, FOLDER)
+    path = os.path.join(folder, name)
     temporary = f"{path}.writing"  # the main process is the only one that writes
     try:
+        os.makedirs(folder, exist_ok=True)
         with open(temporary, "wb") as file:
             torch.save(state, file)
             file.flush()
@@ -139,3 +155,4 @@ def _write_atomically(path: str, state: dict) -> None:
         if isinstance(error, (OSError, RuntimeError)):
             raise OSError(f"checkpoint {path} could not be written: {error}") from error
         raise
+    return path

@@ -13,9 +13,11 @@ from importlib import metadata
 import simplejson
 import torch
 
-from slowfast.config.defaults import get_cfg
+from slowfast.config.experiment import load_cfg, training_command
 from slowfast.engine.checkpoint import checkpoint_to_test
-from slowfast.engine.record import Recorder
+from slowfast.engine.dry_run import dry_run
+from slowfast.engine.epoch import Terminated
+from slowfast.engine.record import Recorder, build_recorder
 from slowfast.engine.results import plot_run, read_results, summary_line
 from slowfast.engine.test import check_test_settings, test
 from slowfast.engine.train import train
@@ -27,27 +29,52 @@ logger = logging.getLogger(__name__)
 _PACKAGES = ("torch", "torchvision", "timm", "fvcore", "decord", "av", "numpy", "opencv-python-headless", "natten")
 
 
+_EPILOG = """KEY VALUE pairs override the file; every key is explained in slowfast/config/defaults.py.
+With several processes start it through exp/launch.sh or torchrun.
+
+exit status: 0 done; 2 a mistake or a loss that is not finite, explained in one line; 130 interrupted; 143 ended by
+SIGTERM after saving a checkpoint, the same command continues; anything else is a bug of this program"""
+
+
 def main(tasks: tuple[str, ...], description: str, argv: list[str] | None = None) -> int:
     """Run ``tasks`` (of "train" and "test") as the command line says; return the exit status.
 
     A mistake of the user ends with one line that names it (the traceback goes to ``run.log``) and status 2.
     """
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(
+        description=description, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file over the defaults")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings over those of the file")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="build everything, read a few videos, say what it is and what is missing, and stop; nothing is written",
+    )
     args = parser.parse_args(argv)
+    if "--dry-run" in args.opts:  # also after the settings
+        args.opts.remove("--dry-run")
+        args.dry_run = True
     try:
-        cfg = get_cfg()
-        cfg.merge_from_file(args.cfg)
-        cfg.merge_from_list(args.opts)
-        cfg.freeze()
-        with process_group(cfg.DEVICE, cfg.DIST.BACKEND, cfg.DIST.TIMEOUT_MIN) as process:
-            _run(cfg, process, tasks)
+        cfg = load_cfg(args.cfg, args.opts)
+        time_outs = (cfg.DIST.TIMEOUT_MIN, cfg.DIST.RENDEZVOUS_TIMEOUT_MIN)
+        with process_group(cfg.DEVICE, cfg.DIST.BACKEND, *time_outs) as process:
+            try:
+                if args.dry_run:
+                    _dry_run(cfg, process, tasks, training_command(args.cfg))
+                else:
+                    _run(cfg, process, tasks)
+            except Terminated:
+                barrier()  # the main process may still be writing, and launchers end all when the first has ended
+                raise
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if not is_expected(error):
             raise
         _report(error)
         return 2
+    except Terminated as stop:
+        sys.stderr.write(f"{stop}; the same command continues from there\n")
+        return 143
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command continues from the last checkpoint\n")
         return 130
@@ -68,15 +95,11 @@ def is_expected(error: BaseException) -> bool:
 def _run(cfg, process: Process, tasks: tuple[str, ...]) -> None:
     _make_output_dir(cfg.OUTPUT_DIR)
     setup_logging(cfg.OUTPUT_DIR, process.is_main)
-    if len(tasks) > 1:
-        enabled = {"train": cfg.TRAIN.ENABLE, "test": cfg.TEST.ENABLE}
-        tasks = tuple(task for task in tasks if enabled[task])
-        if not tasks:
-            raise ValueError("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do")
-    recorder = Recorder(cfg.OUTPUT_DIR, process.is_main, cfg.TENSORBOARD.ENABLE)
-    try:
+    tasks = _enabled(cfg, tasks)
+    with build_recorder(cfg, process.is_main) as recorder:
         if process.is_main:
             _write_environment(cfg, process, recorder)
+            _log_devices(process)
         if "test" in tasks:
             check_test_settings(cfg)  # before the training that may come first
         if "train" in tasks:
@@ -85,10 +108,26 @@ def _run(cfg, process: Process, tasks: tuple[str, ...]) -> None:
                 plot_run(cfg.OUTPUT_DIR)
         if "test" in tasks and not ("train" in tasks and _is_tested(cfg, process)):
             test(cfg, process, recorder)
-    finally:
-        recorder.close()
     barrier()
     logger.info("results, logs and checkpoints are in %s", cfg.OUTPUT_DIR)
+
+
+def _dry_run(cfg, process: Process, tasks: tuple[str, ...], command: str) -> None:
+    setup_logging(None, process.is_main)
+    if process.is_main:
+        _log_devices(process)
+    dry_run(cfg, process, _enabled(cfg, tasks), command)
+
+
+def _enabled(cfg, tasks: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of several tasks that the configuration asks for; one alone is not asked."""
+    if len(tasks) == 1:
+        return tasks
+    enabled = {"train": cfg.TRAIN.ENABLE, "test": cfg.TEST.ENABLE}
+    tasks = tuple(task for task in tasks if enabled[task])
+    if not tasks:
+        raise ValueError("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do")
+    return tasks
 
 
 def _is_tested(cfg, process: Process) -> bool:
@@ -115,34 +154,43 @@ def _make_output_dir(path: str) -> None:
 
 
 def _write_environment(cfg, process: Process, recorder: Recorder) -> None:
-    """Keep beside the results what is needed to repeat them, and print what matters."""
+    """Keep beside the results what is needed to repeat them."""
     versions = {}
     for package in _PACKAGES:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = None
-    device = torch.cuda.get_device_name() if process.device.type == "cuda" else f"{torch.get_num_threads()} threads"
     environment = {
         "command": sys.argv,
         "time": time.strftime("%Y-%m-%d %H:%M:%S"),
         "git_commit": _git_commit(),
         "python": sys.version.split()[0],
         "versions": versions,
-        "device": f"{process.device.type} ({device})",
+        "device": _describe_device(process),
         "world_size": process.world_size,
     }
     with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w", encoding="utf-8") as file:
         file.write(cfg.dump())
     with open(os.path.join(cfg.OUTPUT_DIR, "environment.json"), "w", encoding="utf-8") as file:
         simplejson.dump(environment, file, indent=2)
-    recorder.event("start", **environment)
+    recorder.event("start", **{key: value for key, value in environment.items() if key != "time"})
     recorder.text("config", cfg.dump())
-    address = f", rendezvous at {os.environ['MASTER_ADDR']}" if process.world_size > 1 else ""
+
+
+def _describe_device(process: Process) -> str:
+    kind = process.device.type
+    return f"{kind} ({torch.cuda.get_device_name() if kind == 'cuda' else f'{torch.get_num_threads()} threads'})"
+
+
+def _log_devices(process: Process) -> None:
+    master = f" (master {process.master})" if process.world_size > 1 else ""
     logger.info(
-        "device: %s, world size %d%s; torch %s, python %s",
-        environment["device"], process.world_size, address, torch.__version__, environment["python"],
+        "device: %s, rank %d of world size %d%s; torch %s, python %s",
+        _describe_device(process), process.rank, process.world_size, master, torch.__version__, sys.version.split()[0],
     )  # fmt: skip
+    for rank, host in enumerate(process.hosts):
+        logger.info("  rank %d: %s", rank, host)
 
 
 def _git_commit() -> str | None:

@@ -46,29 +46,40 @@ def plot_learning_curves(train: Sequence[dict], val: Sequence[dict], path: str) 
     plt.close(figure)
 
 
-def plot_confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str) -> None:
+def plot_confusion_matrix(
+    matrix: np.ndarray, class_names: Sequence[str], path: str, is_compact: bool = False
+) -> None:
     """Draw counts (K, K), rows the true class, as shares of each row.
 
     Args:
-        matrix: counts.
+        matrix: counts, or means of counts.
         class_names: K names; left out of the picture if they are too many to read.
         path: PNG file to write.
+        is_compact: one of several side by side: smaller, without the scale of the colors.
     """
     num_classes = len(matrix)
     named = num_classes <= _MAX_NAMED_CLASSES
-    side = min(4 + 0.32 * num_classes, 16)
-    figure, axis = plt.subplots(figsize=(side + 1, side), layout="constrained")
+    side = min(2 + 0.18 * num_classes, 9) if is_compact else min(4 + 0.32 * num_classes, 16)
+    figure, axis = plt.subplots(figsize=(side + (0 if is_compact else 1), side), layout="constrained")
     rows = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, rows, out=np.zeros(matrix.shape), where=rows > 0)
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axis.set(xlabel="predicted class", ylabel="true class")
     if named:
-        axis.set_xticks(range(num_classes), class_names, rotation=90)
-        axis.set_yticks(range(num_classes), class_names)
+        # A name may contain dollar signs, which are not formulas.
+        axis.set_xticks(range(num_classes), class_names, rotation=90, parse_math=False)
+        axis.set_yticks(range(num_classes), class_names, parse_math=False)
+    if is_compact:
+        axis.tick_params(labelsize=6.5)
+        axis.xaxis.label.set_fontsize(7.5)
+        axis.yaxis.label.set_fontsize(7.5)
     if num_classes <= 20:
+        size = 5 if is_compact else 8
         for row, column in zip(*np.nonzero(matrix), strict=True):
             color = "white" if shares[row, column] > 0.5 else "black"
-            axis.text(column, row, matrix[row, column], ha="center", va="center", color=color, fontsize=8)
-    figure.colorbar(image, ax=axis, shrink=0.8, label="share of the true class")
-    figure.savefig(path, dpi=120)
+            count = f"{round(matrix[row, column], 1):g}"
+            axis.text(column, row, count, ha="center", va="center", color=color, fontsize=size)
+    if not is_compact:
+        figure.colorbar(image, ax=axis, shrink=0.8, label="share of the true class")
+    figure.savefig(path, dpi=180 if is_compact else 120)
     plt.close(figure)

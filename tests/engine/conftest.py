@@ -1,12 +1,14 @@
 """A miniature data set and configuration on which whole runs take seconds."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
 from slowfast.datasets.synthetic import MotionSpec
 from slowfast.datasets.synthetic_writer import write_dataset
+from slowfast.engine.events import EVENTS
 
 SETTINGS = {
     "DATA": {"SOURCE": "frames", "LABEL_PATH_TEMPLATE": "{}.txt", "NUM_FRAMES": 4, "TRAIN_CROP_SIZE": 32},
@@ -21,6 +23,12 @@ SETTINGS = {
     "TENSORBOARD": {"ENABLE": False},
 }
 SETTINGS["DATA"]["TEST_CROP_SIZE"] = 32
+
+
+@pytest.fixture(scope="session")
+def settings():
+    """Settings of runs of seconds, as in a YAML file, without data and output folders."""
+    return json.loads(json.dumps(SETTINGS))
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +48,19 @@ def config(tmp_path, data_dir):
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
+
+
+@pytest.fixture(autouse=True)
+def events_are_documented(tmp_path):
+    """Check that every event that a test's runs have logged has exactly the documented fields."""
+    yield
+    for log in filter(Path.is_file, tmp_path.glob("**/log.jsonl")):
+        for line in log.read_text().splitlines():
+            try:
+                event = json.loads(line)
+            except json.JSONDecodeError:  # of a run that was killed
+                continue
+            name = event["event"]
+            assert name in EVENTS, f"slowfast/engine/events.py lacks the event {name}"
+            assert set(event) == {"event", "time", *EVENTS[name].fields}, f"slowfast/engine/events.py: fields of {name}"
+            assert isinstance(event["time"], float)

@@ -12,12 +12,16 @@ from slowfast.engine.checkpoint import (
     list_checkpoints,
     load_model_state,
     read_newest,
+    save_best,
     save_checkpoint,
 )
 
 
-def save(folder, epoch, is_best=False):
-    return save_checkpoint(str(folder), {"epoch": epoch, "weights": torch.full((3,), float(epoch))}, is_best)
+def save(folder, epoch, steps=0, is_best=False):
+    state = {"epoch": epoch, "progress": {"steps": steps}, "weights": torch.full((3,), float(epoch))}
+    if is_best:
+        save_best(str(folder), state)
+    return save_checkpoint(str(folder), state)
 
 
 def test_newest_is_found_and_older_ones_removed(tmp_path):
@@ -30,6 +34,14 @@ def test_newest_is_found_and_older_ones_removed(tmp_path):
     best = checkpoint_to_test(str(tmp_path), "")
     assert torch.load(best, weights_only=True)["epoch"] == 2
     assert checkpoint_to_test(str(tmp_path), path) == path
+
+
+def test_checkpoints_within_an_epoch_lie_between_those_of_epochs(tmp_path):
+    for epoch, steps in ((1, 0), (1, 20), (1, 100), (2, 0), (2, 5)):
+        newest = save(tmp_path, epoch, steps)
+        assert list_checkpoints(str(tmp_path))[0] == newest
+    names = [os.path.basename(path) for path in list_checkpoints(str(tmp_path))]
+    assert names == ["epoch_00002_step_000005.pyth", "epoch_00002.pyth"]
 
 
 def test_damaged_newest_gives_way_to_the_one_before(tmp_path, caplog):

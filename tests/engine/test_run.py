@@ -112,6 +112,7 @@ def test_mixed_precision_trains_on_cpu(config, tmp_path, precision):
         (["TRAIN.BATCH_SIZE", 100], ["24 training videos are fewer than one batch, TRAIN.BATCH_SIZE 100"]),
         (["TRAIN.PRECISION", "fp8"], ["TRAIN.PRECISION must be", "found 'fp8'"]),
         (["SOLVER.CLIP_GRADIENT", -1.0], ["SOLVER.CLIP_GRADIENT is -1.0; allowed: 0 (off) or more"]),
+        (["DATA.MAX_BAD_SHARE", 5.0], ["DATA.MAX_BAD_SHARE is 5.0; allowed: 0 to 1"]),
         (["TRAIN.EVAL_PERIOD", 0], ["TRAIN.EVAL_PERIOD is 0; allowed: 1 or more"]),
         (["DATA.ENSEMBLE_METHOD", "sum"], ["DATA.ENSEMBLE_METHOD must be one of sum_logits", "found 'sum'"]),
         (["TEST.ON_BAD_VIDEO", "skip"], ["TEST.ON_BAD_VIDEO must be one of error, count_wrong, found 'skip'"]),
@@ -175,10 +176,13 @@ def test_bad_videos_are_skipped_in_training_and_never_replaced_in_testing(config
     assert found["num_videos"] == 17
 
 
-def test_loss_that_is_not_finite_stops_the_run(config, capsys):
+def test_loss_that_is_not_finite_stops_the_run(config, tmp_path, capsys):
     assert run(config, "SOLVER.BASE_LR", 1e30, "SOLVER.WARMUP_EPOCHS", 0.0, tasks=("train",)) == 2
     error = capsys.readouterr().err
-    assert "the loss is nan" in error and "learning rate" in error and "videos [" in error
+    assert "the loss is nan" in error and "learning rate" in error and "frames/" in error
+    (path,) = (tmp_path / "run").glob("nonfinite_epoch_00001_step_*.json")
+    kept = json.loads(path.read_text())
+    assert kept["message"] in error and len(kept["processes"][0]["videos"]) == 8
 
 
 def test_pretrained_weights_of_other_classes(config, tmp_path, capsys):

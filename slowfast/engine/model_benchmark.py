@@ -1,0 +1,233 @@
+"""Times and memory of whole models, formulation against formulation, in one run."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from slowfast.engine.plain_model import plain_copy
+from slowfast.engine.precision import autocast
+from slowfast.models import build_model
+from slowfast.models.attention import MotionMlp
+from slowfast.models.folding import folded
+from slowfast.ops.precision import wide
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# What a model is turned into. Those that are not for training are timed in their forward pass alone.
+FORMULATIONS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "plain": plain_copy,
+    "fast": copy.deepcopy,
+    "folded": folded,
+    "compiled": lambda model: torch.compile(copy.deepcopy(model)),
+}
+_FOR_INFERENCE = ("folded",)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One model in one precision.
+
+    Attributes:
+        name: of the model and its formulation.
+        precision: fp32, bf16 or fp16.
+        forward: clips -> logits, without gradients, with weights and clips of that dtype.
+        step: clips -> logits, with gradients and float32 weights under autocast, as in training; or None.
+    """
+
+    name: str
+    precision: str
+    forward: Callable[[torch.Tensor], torch.Tensor]
+    step: Callable[[torch.Tensor], torch.Tensor] | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Medians of one contestant: milliseconds, and the bytes that a pass holds beyond what was held before it.
+
+    ``logits`` are those of the forward pass.
+    """
+
+    name: str
+    precision: str
+    forward_ms: float
+    forward_bytes: int
+    step_ms: float | None
+    step_bytes: int | None
+    logits: torch.Tensor
+
+    def figures(self) -> dict:
+        """Return what was measured, without the logits."""
+        return {key: value for key, value in vars(self).items() if key != "logits"}
+
+
+def time_models(
+    cfgs: dict[str, Any],
+    formulations: Sequence[str],
+    precisions: Sequence[str],
+    device: torch.device,
+    clips: int,
+    rounds: int,
+    train: bool = True,
+) -> list[Measured]:
+    """Time the models of configurations, which must take clips of the same size; the plain one of the first only.
+
+    Args:
+        cfgs: configurations by file name.
+        formulations: names in ``FORMULATIONS``.
+        precisions: fp32, bf16, fp16; all of one are timed before the next.
+        device: where to.
+        clips: of a batch.
+        rounds: measurements of each, after one that is not counted.
+        train: whether training steps are timed as well.
+
+    Raises:
+        ValueError: clips of different sizes, or formulations of one model that do not agree.
+    """
+    sizes = {path: (cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE) for path, cfg in cfgs.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"clips (DATA.NUM_FRAMES, DATA.TRAIN_CROP_SIZE) must be of one size, found {sizes}")
+    frames, side = next(iter(sizes.values()))
+    torch.manual_seed(0)
+    models = {Path(path).stem: _random_model(cfg) for path, cfg in cfgs.items()}
+    first = next(iter(models))
+    batch = torch.randn(clips, 3, frames, side, side, device=device)
+    measured = []
+    for precision in precisions:
+        contestants = [
+            contestant(f"{name} {formulation}", FORMULATIONS[formulation](model), precision, device,
+                       train and formulation not in _FOR_INFERENCE)
+            for name, model in models.items()
+            for formulation in formulations
+            if formulation != "plain" or name == first
+        ]  # fmt: skip
+        measured += race(contestants, batch, rounds)
+    _check_agreement(measured)
+    return measured
+
+
+def _random_model(cfg) -> nn.Module:
+    model = build_model(cfg)
+    for module in model.modules():
+        if isinstance(module, MotionMlp):
+            nn.init.xavier_uniform_(module[-1].weight)  # it may start as zero, which would hide it from the comparison
+    return model
+
+
+def _check_agreement(measured: list[Measured]) -> None:
+    """Raise ValueError where formulations of a model in float32 give other logits than the first one."""
+    first: dict[str, Measured] = {}
+    for one in (one for one in measured if one.precision == "fp32"):
+        base = first.setdefault(one.name.partition(" ")[0], one)
+        if not torch.allclose(one.logits, base.logits, rtol=1e-3, atol=1e-4):
+            worst = (one.logits - base.logits).abs().max()
+            raise ValueError(f"{one.name} and {base.name} differ by {worst:.2g}: times of them mean nothing")
+
+
+def contestant(name: str, model: nn.Module, precision: str, device: torch.device, train: bool = True) -> Contestant:
+    """Make a contestant of a model, which is left alone: copies are timed."""
+    dtype = DTYPES[precision]
+    inference = copy.deepcopy(model).to(device, dtype).eval()
+    training = copy.deepcopy(model).to(device).train() if train else None
+
+    def forward(clips: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return inference(clips.to(dtype))
+
+    def step(clips: torch.Tensor) -> torch.Tensor:
+        training.zero_grad(set_to_none=True)
+        with autocast(precision, device):
+            logits = training(clips)
+        F.cross_entropy(logits.float(), torch.zeros(len(clips), dtype=torch.int64, device=device)).backward()
+        return logits.detach()
+
+    return Contestant(name, precision, forward, step if train else None)
+
+
+def race(contestants: Iterable[Contestant], clips: torch.Tensor, rounds: int) -> list[Measured]:
+    """Time contestants in turn, so that all see the same disturbances of the machine.
+
+    Args:
+        contestants: each must still be usable after its turn.
+        clips: (B, 3, T, H, W), on the device.
+        rounds: measurements of each, after one that is not counted.
+
+    Returns:
+        For each contestant its medians, and the logits of its forward pass.
+    """
+    contestants = list(contestants)
+    forward: list[list[tuple[float, int]]] = [[] for _ in contestants]
+    step: list[list[tuple[float, int]]] = [[] for _ in contestants]
+    logits = []
+    for turn in range(rounds + 1):
+        for index, one in enumerate(contestants):
+            out, *figures = _measure(one.forward, clips)
+            forward[index].append(tuple(figures))
+            if turn == 0:
+                logits.append(out.to(wide(out.dtype)).cpu())
+            if one.step is not None:
+                _, *figures = _measure(one.step, clips)
+                step[index].append(tuple(figures))
+    return [
+        Measured(one.name, one.precision, *_medians(forward[index]), *_medians(step[index]), logits[index])
+        for index, one in enumerate(contestants)
+    ]
+
+
+def _medians(figures: list[tuple[float, int]]) -> tuple[float | None, int | None]:
+    if not figures:
+        return None, None
+    times, sizes = zip(*figures[1:])
+    return statistics.median(times), int(statistics.median(sizes))
+
+
+def _measure(function: Callable[[torch.Tensor], torch.Tensor], clips: torch.Tensor) -> tuple[torch.Tensor, float, int]:
+    """Return the result, the milliseconds, and the peak of memory over what was held before."""
+    is_cuda = clips.device.type == "cuda"
+    if is_cuda:
+        torch.cuda.synchronize(clips.device)
+    before = _start_peak(clips.device)
+    start = time.perf_counter()
+    out = function(clips)
+    if is_cuda:
+        torch.cuda.synchronize(clips.device)
+    elapsed = 1000 * (time.perf_counter() - start)
+    return out, elapsed, _peak(clips.device) - before
+
+
+_LIBC = ctypes.CDLL(None)
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def _start_peak(device: torch.device) -> int:
+    """Forget the peak so far; return what is held now."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    if not _CLEAR.exists():
+        raise OSError(f"the peak of memory on a CPU is read from Linux' {_CLEAR}, which is not there")
+    gc.collect()
+    if hasattr(_LIBC, "malloc_trim"):
+        _LIBC.malloc_trim(0)  # what was freed would otherwise be taken again without showing
+    _CLEAR.write_text("5")  # resets VmHWM, see proc(5)
+    return _status("VmRSS")
+
+
+def _peak(device: torch.device) -> int:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _status("VmHWM")
+
+
+def _status(field: str) -> int:
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(field + ":"))
+    return 1024 * int(line.split()[1])
