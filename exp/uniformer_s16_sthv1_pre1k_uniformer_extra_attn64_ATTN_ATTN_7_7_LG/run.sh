@@ -1,7 +1,4 @@
 #!/usr/bin/env bash
-# Train and then test: bash run.sh [KEY VALUE ...]. Runs again where it was interrupted.
-set -euo pipefail
-folder=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-cd "$folder/../.."
-source tools/setup_env.sh || exit 1
-exec bash exp/launch.sh tools/run_net.py --cfg "$folder/config.yaml" "$@"
+# Train, then test: bash run.sh [--dry-run] [KEY VALUE ...]. The same command continues an interrupted run.
+here=$(dirname "${BASH_SOURCE[0]}")
+exec bash "$here/../start.sh" run_net "$here" "$@"

@@ -1,7 +1,4 @@
 #!/usr/bin/env bash
-# Test the best checkpoint over all views: bash test.sh [KEY VALUE ...].
-set -euo pipefail
-folder=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-cd "$folder/../.."
-source tools/setup_env.sh || exit 1
-exec bash exp/launch.sh tools/test_net.py --cfg "$folder/config.yaml" "$@"
+# Test the best checkpoint over all views: bash test.sh [--dry-run] [KEY VALUE ...].
+here=$(dirname "${BASH_SOURCE[0]}")
+exec bash "$here/../start.sh" test_net "$here" "$@"
