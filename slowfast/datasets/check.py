@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from slowfast.config.parser import CfgNode
 from slowfast.datasets.build import SPLITS, build_dataset
@@ -25,6 +24,7 @@ from slowfast.datasets.video_list import path_prefix
 from slowfast.datasets.whole_video import iterate_chunks
 from slowfast.utils.files import replacing
 from slowfast.utils.isolation import Lost, map_isolated
+from slowfast.utils.logging import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -176,12 +176,14 @@ def _read_all(
 ) -> list[tuple[Record, str]]:
     """Return the bad records with the reason, in the order of the list."""
     reasons = {}
-    results = tqdm(map_isolated(read, records, workers, timeout_sec), f"reading {split}", len(records), unit="item")
+    results = progress_bar(
+        map_isolated(read, records, workers, timeout_sec), len(records), f"reading {split}", unit="item"
+    )
     for index, result in results:
         reason = result.reason if isinstance(result, Lost) else result
         if reason:
             reasons[index] = reason
-            results.set_postfix(bad=len(reasons))
+            results.set_postfix(bad=len(reasons), refresh=False)
     return [(records[index], reasons[index]) for index in sorted(reasons)]
 
 

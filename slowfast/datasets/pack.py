@@ -35,7 +35,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from tqdm import tqdm
 
 from slowfast.config.parser import CfgNode
 from slowfast.datasets.build import SPLITS, build_dataset
@@ -55,6 +54,7 @@ from slowfast.datasets.pack_plan import (
 from slowfast.datasets.packed import member_name
 from slowfast.datasets.storage import LocalFolder
 from slowfast.utils.files import locked, replacing
+from slowfast.utils.logging import progress_bar
 
 REPORT_FILE = "pack_report.csv"
 MAX_WORKERS = 64
@@ -235,12 +235,12 @@ def _check_plan(path: Path, index: PackIndex, plan: str) -> None:
 def _write_shards(shards: list[Shard], files: SourceFiles, out_dir: Path, plan: str, workers: int) -> PackIndex:
     parts_dir, storage = out_dir / _PARTS_FOLDER, LocalFolder(str(out_dir))
     parts_dir.mkdir(exist_ok=True)
-    bar = tqdm(
-        total=sum(int(item.sizes.sum()) for shard in shards for item in shard.items),
-        desc="packing",
+    bar = progress_bar(
+        None,
+        sum(int(item.sizes.sum()) for shard in shards for item in shard.items),
+        "packing",
         unit="B",
         unit_scale=True,
-        unit_divisor=1024,
     )
     lock, stop = threading.Lock(), threading.Event()
 

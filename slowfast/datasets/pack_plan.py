@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from slowfast.datasets.manifest import Record
+from slowfast.utils.logging import progress_bar
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def measure_items(
     # Threads, because the time goes into waiting for the disk.
     with ThreadPoolExecutor(workers) as pool:
         measured = pool.map(measure, records)
-        for record, found in zip(records, tqdm(measured, total=len(records), desc="looking for files", unit="item")):
+        for record, found in zip(records, progress_bar(measured, len(records), "looking for files", unit="item")):
             if isinstance(found, str):
                 problems[record.path] = found
             else:

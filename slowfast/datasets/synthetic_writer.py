@@ -27,11 +27,11 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from slowfast.datasets.synthetic import CLASS_NAMES, MotionSpec, SpriteSpec, check_bounds, render_clip
 from slowfast.datasets.synthetic_scenes import DIRECTION_NAMES, KIND_NAMES, SceneSpec, render_scene
 from slowfast.utils.files import locked, replacing
+from slowfast.utils.logging import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ def _write_clips(
     clips: list[_Clip], out_dir: Path, spec: SpriteSpec, media_format: str, seed: int, workers: int
 ) -> None:
     write = partial(_write_clip, out_dir=out_dir, spec=spec, media_format=media_format, seed=seed)
-    progress = partial(tqdm, total=len(clips), desc=f"writing {media_format}", unit="clip")
+    progress = partial(progress_bar, total=len(clips), description=f"writing {media_format}", unit="clip")
     if workers == 1:
         for clip in progress(clips):
             write(clip)

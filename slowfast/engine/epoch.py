@@ -163,7 +163,9 @@ class _Epoch:
         self.num_bad = sum(gather_to_all(len(self.bad_videos)))
         self.first_step, self.started = progress.steps, time.perf_counter()
         is_main = training.process.is_main
-        self.bar = progress_bar(None, self.num_steps, f"epoch {epoch + 1}", is_main, initial=progress.steps)
+        self.bar = progress_bar(
+            None, self.num_steps, f"epoch {epoch + 1}", is_main, initial=progress.steps, plain_lines=False
+        )
 
     def reached(self, steps: int) -> Progress:
         """Return the progress after ``steps`` steps; all processes must ask for it together."""

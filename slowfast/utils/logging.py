@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TextIO
 
 import simplejson
@@ -125,40 +126,41 @@ def format_duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}"
 
 
-def progress_bar(iterable: Iterable | None, total: int, description: str, is_main: bool, initial: int = 0):
+def progress_bar(
+    iterable: Iterable | None,
+    total: int,
+    description: str,
+    is_main: bool = True,
+    initial: int = 0,
+    plain_lines: bool = True,
+    unit: str = "it",
+    unit_scale: bool = False,
+) -> tqdm:
     """Show progress: on the main process a bar where there is a terminal, else a plain line every half a minute.
 
     Args:
-        iterable: what to wrap, or None for a bar that the caller updates; without a terminal that one shows nothing
-            (``disable`` is True) and the caller logs lines.
+        iterable: what to wrap, or None for a bar that the caller updates.
         total: number of items.
         description: label.
         is_main: False shows nothing: bars of several processes would overwrite each other.
         initial: items done before.
-
-    Returns:
-        An iterable of the items; a tqdm if ``iterable`` is None.
+        plain_lines: False where the caller logs lines of its own when there is no bar (``disable`` is True).
+        unit: of the rate that the bar shows.
+        unit_scale: print 1.5M instead of 1500000.
     """
-    has_bar = is_main and _has_width(sys.stderr)
-    if is_main and not has_bar and iterable is not None:
-        return _plain_progress(iterable, total, description, initial)
-    return tqdm(
-        iterable,
-        total=total,
-        initial=initial,
-        desc=description,
-        disable=not has_bar,
-        dynamic_ncols=True,
-        leave=False,
-    )
+    common = {"total": total, "initial": initial, "desc": description, "unit": unit, "unit_scale": unit_scale}
+    if is_main and plain_lines and not _has_width(sys.stderr):
+        return _PlainProgress(iterable, mininterval=_PLAIN_PERIOD_SEC, miniters=1, file=io.StringIO(), **common)
+    return tqdm(iterable, disable=not (is_main and _has_width(sys.stderr)), dynamic_ncols=True, leave=False, **common)
 
 
-def _plain_progress(iterable: Iterable, total: int, description: str, initial: int) -> Iterator:
-    started = last = time.perf_counter()
-    for done, item in enumerate(iterable, start=1):
-        yield item
-        now = time.perf_counter()
-        if now - last >= _PLAIN_PERIOD_SEC and initial + done < total:
-            last = now
-            left = format_duration((now - started) / done * (total - initial - done))
-            logger.info("%s: %d/%d, %s left", description, initial + done, total, left)
+class _PlainProgress(tqdm):
+    """Progress as lines of the log; when to draw is tqdm's business, what is drawn is not."""
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        if not self.initial < self.n < self.total:  # nothing is known yet, or the caller says how it ended
+            return
+        left = format_duration((time.time() - self.start_t) / (self.n - self.initial) * (self.total - self.n))
+        size = self.format_sizeof if self.unit_scale else str
+        remark = f", {self.postfix}" if self.postfix else ""
+        logger.info("%s: %s/%s, %s left%s", self.desc, size(self.n), size(self.total), left, remark)

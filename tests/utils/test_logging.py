@@ -93,3 +93,15 @@ def test_other_processes_draw_no_bar_and_clear_the_line_of_the_main_one(tmp_path
     output = output_on_terminal(tmp_path, 100, "other", "0")
     assert output == "\r\033[Khalf of it\r\n"
     assert not (tmp_path / "run.log").exists()
+
+
+def test_tools_that_write_data_show_no_bar_without_a_terminal(tmp_path):
+    """Thousands of redrawn bars made a log file unreadable."""
+    ended = subprocess.run(
+        [
+            sys.executable, "tools/prepare_data.py", "scenes", "--out", str(tmp_path / "data"), "--format", "frames",
+            "--num-train", "144", "--num-val", "144", "--size", "32",
+        ],
+        cwd=ROOT, check=True, timeout=120, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "\r" not in ended.stdout + ended.stderr and "clip/s" not in ended.stderr

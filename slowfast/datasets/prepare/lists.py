@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from slowfast.datasets.prepare.annotation import Annotation
 from slowfast.utils.files import replacing
 from slowfast.utils.isolation import Lost, map_isolated
+from slowfast.utils.logging import progress_bar
 
 REPORT_FILE = "prepare_report.csv"
 CLASSES_FILE = "classes.txt"
@@ -184,7 +183,7 @@ def inspect_all(
     states = {}
     clip_ids = list(items)
     results = map_isolated(inspect, list(items.values()), workers)
-    for index, state in tqdm(results, total=len(clip_ids), desc=description, unit="clip"):
+    for index, state in progress_bar(results, len(clip_ids), description, unit="clip"):
         states[clip_ids[index]] = ClipState("", 0, state.reason) if isinstance(state, Lost) else state
     return states
 
