@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from slowfast.ops.precision import widened
+from slowfast.ops.precision import wide
 
 
 class DepthwiseConv3d(nn.Conv3d):
@@ -39,9 +41,9 @@ class DepthwiseConv3d(nn.Conv3d):
 
 
 class _SameDepthwise(torch.autograd.Function):
-    """The gradient of the input as what it is, a convolution with the mirrored kernel.
+    """The gradient of the input as what it is, a convolution with the mirrored kernel; that of the weights by frames.
 
-    oneDNN computes the same from its backward primitive, about ten times slower than a forward convolution of that
+    oneDNN computes the first from its backward primitive, about ten times slower than a forward convolution of that
     size (``tools/benchmark.py depthwise``).
     """
 
@@ -59,20 +61,70 @@ class _SameDepthwise(torch.autograd.Function):
             grad = grad.contiguous(memory_format=torch.channels_last_3d)
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         grad_x = _convolve(grad, weight.flip(2, 3, 4), None) if needs_x else None
-        channels = weight.shape[0]
-        unit, padding = [1, 1, 1], [size // 2 for size in weight.shape[2:]]
-        # In float32: for bfloat16 clips with fewer frames than the kernel, oneDNN's sum for the weights takes in
-        # numbers that were never computed (torch 2.15), and it is slower.
-        _, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-            widened(grad), widened(x), widened(weight), [channels], unit, padding, unit, False, [0, 0, 0], channels,
-            [False, needs_weight, needs_bias],
-        )  # fmt: skip
-        if needs_weight:
-            # oneDNN leaves another stride on the axis of length one, which distributed training would warn about.
-            grad_weight = grad_weight.flatten().view_as(weight).to(weight.dtype)
-        if needs_bias:
-            grad_bias = grad_bias.to(weight.dtype)
+        grad_weight = _weight_gradient(x, grad, weight.shape).to(weight.dtype) if needs_weight else None
+        grad_bias = grad.sum((0, 2, 3, 4), dtype=wide(grad.dtype)).to(weight.dtype) if needs_bias else None
         return grad_x, grad_weight, grad_bias
+
+
+# oneDNN has kernels for the weight gradient of two-dimensional depthwise convolutions up to this width; wider ones, and
+# all with three dimensions, take a loop that is 4 to 50 times slower per weight.
+_MAX_WIDTH = 3
+
+
+def _weight_gradient(x: torch.Tensor, grad: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Return the gradient of the weights, (C, 1, k, k, k), from x and the result's gradient, (B, C, T, H, W).
+
+    For every shift of time it is the gradient of a two-dimensional convolution of all frames, and that one falls apart
+    into groups of the kernel's columns. Computed in float32 at least: sums are long, and oneDNN's own in bfloat16 took
+    in numbers that were never computed (torch 2.15).
+    """
+    channels, _, *kernel = shape
+    middle = [size // 2 for size in kernel]
+    gap = middle[0] if len(x) > 1 else 0
+    padded_grad = _frames_in_a_row(grad, gap)
+    columns = []
+    for start in range(0, kernel[2], _MAX_WIDTH):
+        width = min(_MAX_WIDTH, kernel[2] - start)
+        left = middle[2] - start
+        padded_x = _frames_in_a_row(x, gap, left, width - 1 - left)
+        columns.append(
+            torch.stack(
+                [
+                    _plane_gradient(*_paired(padded_x, padded_grad, shift), (channels, 1, kernel[1], width), middle[1])
+                    for shift in range(-middle[0], middle[0] + 1)
+                ],
+                dim=2,
+            )
+        )
+    return torch.cat(columns, dim=-1)
+
+
+def _frames_in_a_row(x: torch.Tensor, gap: int, left: int = 0, right: int = 0) -> torch.Tensor:
+    """Return (B, C, T, H, W) as images with the channels last, (B * (T + gap), C, H, left + W + right).
+
+    Every clip is followed by ``gap`` empty images, so that a shift by no more never pairs frames of two clips; columns
+    are added as zeros, or cut off where their number is negative.
+    """
+    clips = x.permute(0, 2, 3, 4, 1).to(wide(x.dtype))
+    padding = (0, 0, left, right, 0, 0, 0, gap)
+    return (F.pad(clips, padding) if any(padding) else clips).flatten(0, 1).permute(0, 3, 1, 2)
+
+
+def _paired(x: torch.Tensor, grad: torch.Tensor, shift: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the images of x beside the gradients of those ``shift`` images earlier."""
+    images = len(x)
+    return x[max(0, shift) : max(0, images + shift)], grad[max(0, -shift) : max(0, images - shift)]
+
+
+def _plane_gradient(x: torch.Tensor, grad: torch.Tensor, shape: tuple[int, ...], padding: int) -> torch.Tensor:
+    if len(x) == 0:  # a shift that no clip is long enough for
+        return grad.new_zeros(shape)
+    x, grad = (images.contiguous(memory_format=torch.channels_last) for images in (x, grad))
+    _, found, _ = torch.ops.aten.convolution_backward(
+        grad, x, grad.new_empty(shape), None, [1, 1], [padding, 0], [1, 1], False, [0, 0], shape[0],
+        [False, True, False],
+    )  # fmt: skip
+    return found
 
 
 def _convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
