@@ -1,13 +1,14 @@
-"""Count and time: python tools/benchmark.py flops|model|loader --cfg FILE [KEY VALUE ...] | op|depthwise [options]."""
+"""Count and time: python tools/benchmark.py flops|model|scaling|loader --cfg FILE [KEY VALUE ...] | op|depthwise."""
 
 import argparse
 import json
 import os
-import platform
+import shlex
 import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -18,9 +19,13 @@ import torch
 
 from slowfast.config.defaults import get_cfg
 from slowfast.engine.benchmark import count_model, time_depthwise, time_emim
+from slowfast.engine.benchmark_page import PAGES, make_page
 from slowfast.engine.loader_benchmark import LoaderTimes, time_loader, time_stages, write_synthetic_frames
 from slowfast.engine.model_benchmark import FORMULATIONS, Measured, time_models
+from slowfast.engine.scaling_benchmark import AXES, time_scaling
 from slowfast.utils.distributed import choose_device, process_group
+from slowfast.utils.machine import describe_machine, machine_line, num_cores
+from slowfast.visualization.scaling_plot import plot_scaling
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -35,8 +40,7 @@ def flops(args: argparse.Namespace) -> None:
     print(f"{counts['gflops']:.2f} GFLOPs (multiply-accumulates, as papers print them) per clip of {size}")
     print_shares("stage", counts["by_stage"])
     print_shares("operators", counts["by_kind"])
-    if args.json:
-        Path(args.json).write_text(json.dumps({"cfg": args.cfg, "clip": size, **counts}, indent=1) + "\n")
+    write_json(args, {"cfg": args.cfg, "clip": size, **counts})
 
 
 def print_shares(title: str, gflops: dict[str, float]) -> None:
@@ -46,25 +50,66 @@ def print_shares(title: str, gflops: dict[str, float]) -> None:
         print(f"  {name:<28} {value:8.2f} {value / total:8.1%}")
 
 
-def model(args: argparse.Namespace) -> None:
+def write_json(args: argparse.Namespace, found: dict[str, Any]) -> None:
+    if args.json:
+        found = {"command": "python tools/benchmark.py " + shlex.join(sys.argv[1:]), **found}
+        Path(args.json).write_text(json.dumps(found, indent=1) + "\n")
+
+
+def start(args: argparse.Namespace) -> tuple[torch.device, dict[str, str | int]]:
+    """Return the device and what is there; print the latter."""
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device is cuda, which PyTorch does not find here; allowed: cpu")
+    device = choose_device(args.device, 0)
+    machine = describe_machine(device)
+    print(machine_line(machine))
+    return device, machine
+
+
+def read_cfgs(args: argparse.Namespace) -> dict[str, Any]:
     cfgs = {}
     for path in (args.cfg, *args.against):
         cfgs[path] = get_cfg()
         cfgs[path].merge_from_file(path)
         # Values play no part in times, and weights to start from may not be there.
         cfgs[path].merge_from_list(["MODEL.PRETRAINED", "", *args.opts])
-    device = choose_device(args.device, 0)
-    print_environment(device)
+    return cfgs
+
+
+def model(args: argparse.Namespace) -> None:
+    cfgs = read_cfgs(args)
+    device, machine = start(args)
     measured = time_models(
         cfgs, args.formulations, args.precision, device, args.clips, args.rounds, train=not args.forward_only
     )
     data = cfgs[args.cfg].DATA
     size = f"{data.NUM_FRAMES}x{data.TRAIN_CROP_SIZE}x{data.TRAIN_CROP_SIZE}"
-    threads = torch.get_num_threads()
-    print(f"batches of {args.clips} x {size}, medians of {args.rounds} rounds in turn, {threads} threads")
+    print(f"batches of {args.clips} x {size}, medians of {args.rounds} rounds in turn")
     print_models(measured)
-    if args.json:
-        Path(args.json).write_text(json.dumps([one.figures() for one in measured], indent=1) + "\n")
+    figures = [one.figures() for one in measured]
+    write_json(args, {"machine": machine, "clips": args.clips, "clip": size, "rounds": args.rounds, "models": figures})
+
+
+def scaling(args: argparse.Namespace) -> None:
+    cfgs = read_cfgs(args)
+    values = {axis: sizes for axis in AXES if (sizes := getattr(args, axis))}
+    if not values:
+        raise ValueError("nothing to vary; give " + ", ".join(f"--{axis} N N ..." for axis in AXES))
+    device, machine = start(args)
+    rows = []
+    print(f"batches of {args.clips}, {args.precision}, medians of {args.rounds} rounds in turn")
+    width = max(len(Path(path).stem) for path in cfgs)
+    for row in time_scaling(cfgs, values, args.precision, device, args.clips, args.rounds):
+        first = next((one for one in rows if one["axis"] == row["axis"]), row)
+        rows.append(row)
+        columns = [
+            figures(row[f"{kind}_ms"], row[f"{kind}_bytes"], first[f"{kind}_ms"], first[f"{kind}_bytes"])
+            for kind in ("forward", "step")
+        ]
+        print(f"{row['axis']:>6} {row['value']:4} {row['name']:{width}}  {'  '.join(columns)}", flush=True)
+    write_json(args, {"machine": machine, "clips": args.clips, "rounds": args.rounds, "rows": rows})
+    if args.plot:
+        plot_scaling(rows, args.plot)
 
 
 def print_models(measured: list[Measured]) -> None:
@@ -85,44 +130,35 @@ def figures(ms: float, num_bytes: int, base_ms: float, base_bytes: int) -> str:
 
 
 def op(args: argparse.Namespace) -> None:
-    device = checked_device(args.device)
+    device, machine = start(args)
     times = time_emim(
         args.frames, args.size, args.heads, args.channels, args.window, DTYPES[args.precision], args.repeats,
-        args.clips, device,
+        args.clips, device.type,
     )  # fmt: skip
     title = (
         f"EMIM attention, {args.clips} x {args.frames} x {args.size} x {args.size} tokens, {args.heads} heads of "
         f"{args.channels}, window {args.window}, {args.precision}"
     )
-    report(args, title, device, times, base="reference")
+    report(args, title, machine, times, base="reference")
 
 
 def depthwise(args: argparse.Namespace) -> None:
-    device = checked_device(args.device)
+    device, machine = start(args)
     times = time_depthwise(
-        args.clips, args.frames, args.size, args.channels, args.kernel, args.repeats, DTYPES[args.precision], device
-    )
+        args.clips, args.frames, args.size, args.channels, args.kernel, args.repeats, DTYPES[args.precision],
+        device.type,
+    )  # fmt: skip
     title = (
         f"depthwise convolution, {args.clips} x {args.channels} x {args.frames} x {args.size} x {args.size}, kernel "
         f"{args.kernel}, channels last, {args.precision}"
     )
-    report(args, title, device, times, base="torch")
+    report(args, title, machine, times, base="torch")
 
 
-def checked_device(name: str) -> str:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device is cuda, which PyTorch does not find here; allowed: cpu")
-    return name
-
-
-def report(args: argparse.Namespace, title: str, device: str, times: dict, base: str) -> None:
-    machine = torch.cuda.get_device_name() if device == "cuda" else f"CPU with {torch.get_num_threads()} threads"
-    print(f"{title}, {machine}, torch {torch.__version__}, medians of one run")
+def report(args: argparse.Namespace, title: str, machine: dict[str, str | int], times: dict, base: str) -> None:
+    print(f"{title}, medians of {args.repeats} in turn")
     print_ratios(times, base)
-    if args.json:
-        settings = {name: value for name, value in vars(args).items() if name not in ("json", "run")}
-        found = {"settings": settings, "machine": machine, "torch": torch.__version__, "times": times}
-        Path(args.json).write_text(json.dumps(found, indent=1) + "\n")
+    write_json(args, {"machine": machine, "title": title, "times": times})
 
 
 def loader(args: argparse.Namespace) -> None:
@@ -134,9 +170,14 @@ def loader(args: argparse.Namespace) -> None:
         if args.synthetic:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             use_synthetic_frames(cfg, Path(folder), args.synthetic, args.videos)
-        print_environment(process.device)
+        machine = describe_machine(process.device)
+        print(machine_line(machine))
+        versions = {"numpy": numpy, "OpenCV": cv2, "Pillow": PIL}
+        print("stages on 1 thread; " + ", ".join(f"{name} {module.__version__}" for name, module in versions.items()))
         times = time_stages(cfg, process.device, args.videos, args.rounds, args.compare_plain)
         print_stages(times)
+        found = {"machine": machine, "clips_per_video": times.clips_per_video, "stages_ms": times.stages_ms}
+        found |= {"worker_ms": times.worker_ms, "plain_ms": times.plain_ms}
         if cfg.DATA.PACKED:
             print("reading is part of decode, since the files lie inside the shards of DATA.PACKED")
         if args.compare_plain:
@@ -153,6 +194,8 @@ def loader(args: argparse.Namespace) -> None:
             num_workers = cfg.DATA_LOADER.NUM_WORKERS
             total = time_loader(cfg, args.batches or 2 * max(2, num_workers))
             print(f"in total {total:.1f} clips/s with {num_workers} workers on {num_cores()} cores")
+            found |= {"clips_per_sec": total, "workers": num_workers}
+        write_json(args, found)
 
 
 def use_synthetic_frames(cfg, folder: Path, size: str, num_videos: int) -> None:
@@ -173,20 +216,16 @@ def use_synthetic_frames(cfg, folder: Path, size: str, num_videos: int) -> None:
     )
 
 
-def print_environment(device: torch.device) -> None:
-    names = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.split(":", 1)[1].strip() for line in names if line.startswith("model name")]
-    target = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    versions = {"torch": torch, "numpy": numpy, "OpenCV": cv2, "Pillow": PIL}
-    cpu = models[0] if models else platform.processor()
-    print(
-        f"{cpu}, {num_cores()} cores, stages on 1 thread, finish on {target}; "
-        + ", ".join(f"{name} {module.__version__}" for name, module in versions.items())
-    )
-
-
-def num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+def page(args: argparse.Namespace) -> None:
+    os.chdir(Path(__file__).resolve().parents[1])
+    for path in PAGES:
+        current = path.read_text(encoding="utf-8")
+        made = make_page(current)
+        if args.check and made != current:
+            raise ValueError(f"{path} is not current: run python tools/benchmark.py page --write")
+        if made != current:
+            path.write_text(made, encoding="utf-8")
+        print(f"{path} is {'current' if made == current else 'written'}")
 
 
 def print_stages(times: LoaderTimes) -> None:
@@ -221,12 +260,22 @@ def positive(kind: type):
     return convert
 
 
+def add_model_arguments(command: argparse.ArgumentParser, rounds: int) -> None:
+    command.add_argument("--cfg", required=True, metavar="FILE")
+    command.add_argument("--against", nargs="+", default=[], metavar="FILE", help="configurations to compare with")
+    command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    command.add_argument("--clips", type=positive(int), default=1, help="of a batch, default 1")
+    command.add_argument("--rounds", type=positive(int), default=rounds, help=f"measurements of each, default {rounds}")
+    command.add_argument("--json", metavar="FILE", help="write the figures to FILE too")
+    command.add_argument("opts", nargs="*", metavar="KEY VALUE")
+
+
 def add_timing_arguments(command: argparse.ArgumentParser, **sizes: int) -> None:
     """Add sizes with their defaults, and what both timing commands take."""
     for name, default in sizes.items():
         command.add_argument(f"--{name}", type=positive(int), default=default, help=f"default {default}")
     command.add_argument("--precision", choices=sorted(DTYPES), default="fp32")
-    command.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
     command.add_argument("--repeats", type=positive(int), default=5, help="measurements of each, default 5")
     command.add_argument("--json", metavar="FILE", help="write the times to FILE too, unrounded")
 
@@ -240,24 +289,26 @@ def main() -> int:
     command.add_argument("opts", nargs="*", metavar="KEY VALUE")
     command.set_defaults(run=flops)
     command = commands.add_parser("model", help="times and memory of whole models, relative to the first one")
-    command.add_argument("--cfg", required=True, metavar="FILE")
-    command.add_argument("--against", nargs="+", default=[], metavar="FILE", help="configurations to compare with")
+    add_model_arguments(command, rounds=5)
     command.add_argument(
         "--formulations",
         nargs="+",
         choices=FORMULATIONS,
         default=["plain", "fast"],
         help="plain: gathered windows, attention matrices and channels-first maps, of the first configuration only; "
-        "fast: what training and testing use; folded: for inference, without batch norms; compiled: torch.compile",
+        "fast: what training and testing use; folded: for inference, without batch norms; compiled: torch.compile; "
+        "graphed: folded and compiled, recorded as a CUDA graph",
     )
     command.add_argument("--precision", nargs="+", choices=("fp32", "bf16", "fp16"), default=["fp32", "bf16"])
-    command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    command.add_argument("--clips", type=positive(int), default=1, help="of a batch, default 1")
-    command.add_argument("--rounds", type=positive(int), default=5, help="measurements of each, default 5")
     command.add_argument("--forward-only", action="store_true", help="leave out training")
-    command.add_argument("--json", metavar="FILE", help="write the figures to FILE too")
-    command.add_argument("opts", nargs="*", metavar="KEY VALUE")
     command.set_defaults(run=model)
+    command = commands.add_parser("scaling", help="how time and memory of whole models grow with clip and window")
+    add_model_arguments(command, rounds=2)
+    for axis, keys in AXES.items():
+        command.add_argument(f"--{axis}", nargs="+", type=positive(int), metavar="N", help=f"values of {keys[0]}")
+    command.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
+    command.add_argument("--plot", metavar="FILE", help="draw it into a PNG file")
+    command.set_defaults(run=scaling)
     command = commands.add_parser("op", help="times of the EMIM backends, relative to the reference")
     add_timing_arguments(command, clips=1, frames=16, size=14, heads=5, channels=64, window=7)
     command.set_defaults(run=op)
@@ -276,8 +327,14 @@ def main() -> int:
     command.add_argument("--videos", type=positive(int), default=8, help="videos of a measurement, default 8")
     command.add_argument("--rounds", type=positive(int), default=5, help="measurements of the stages, default 5")
     command.add_argument("--batches", type=positive(int), help="batches of the loader, default 2 per worker")
+    command.add_argument("--json", metavar="FILE", help="write the figures to FILE too")
     command.add_argument("opts", nargs="*", metavar="KEY VALUE")
     command.set_defaults(run=loader)
+    command = commands.add_parser("page", help="put the figures in docs/benchmarks into the tables of the documents")
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--write", action="store_true", help="write the tables")
+    what.add_argument("--check", action="store_true", help="fail if they are not current; write nothing")
+    command.set_defaults(run=page)
     args = parser.parse_args()
     try:
         args.run(args)

@@ -10,7 +10,10 @@ from slowfast.ops.depthwise import DepthwiseConv3d
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
-@pytest.mark.parametrize(("kernel", "shape"), [(3, (2, 4, 5, 6, 7)), (5, (2, 3, 4, 3, 9)), (5, (1, 2, 1, 2, 3)), (7, (2, 3, 5, 4, 9))])
+@pytest.mark.parametrize(
+    ("kernel", "shape"),
+    [(3, (2, 4, 5, 6, 7)), (5, (2, 3, 4, 3, 9)), (5, (1, 2, 1, 2, 3)), (7, (2, 3, 5, 4, 9)), (3, (3, 2, 1, 4, 4))],
+)
 def test_equals_torch(kernel, shape, layout):
     torch.manual_seed(0)
     dim = shape[1]
