@@ -170,43 +170,56 @@ def race(contestants: Iterable[Contestant], clips: torch.Tensor, rounds: int) ->
         For each contestant its medians, and the logits of its forward pass.
     """
     contestants = list(contestants)
-    forward: list[list[tuple[float, int]]] = [[] for _ in contestants]
-    step: list[list[tuple[float, int]]] = [[] for _ in contestants]
-    logits = []
-    for turn in range(rounds + 1):
-        for index, one in enumerate(contestants):
-            out, *figures = _measure(one.forward, clips)
-            forward[index].append(tuple(figures))
-            if turn == 0:
-                logits.append(out.to(wide(out.dtype)).cpu())
-            if one.step is not None:
-                _, *figures = _measure(one.step, clips)
-                step[index].append(tuple(figures))
+    kinds = ("forward", "step")
+    passes = [(index, kind) for index, one in enumerate(contestants) for kind in kinds if _pass(one, kind)]
+    logits, num_bytes = {}, {}
+    times: dict[tuple[int, str], list[float]] = {key: [] for key in passes}
+    for index, kind in passes:
+        logits[index, kind] = _pass(contestants[index], kind)(clips).cpu()
+        # Not in the passes that are timed: they would begin with the memory of the process handed back, and spend
+        # time on getting it anew, which a process that runs for longer does not.
+        num_bytes[index, kind] = _memory(_pass(contestants[index], kind), clips)
+    for _ in range(rounds):
+        for index, kind in passes:
+            times[index, kind].append(_milliseconds(_pass(contestants[index], kind), clips))
+    medians = {key: statistics.median(measured) for key, measured in times.items()}
     return [
-        Measured(one.name, one.precision, *_medians(forward[index]), *_medians(step[index]), logits[index])
+        Measured(
+            one.name,
+            one.precision,
+            medians[index, "forward"],
+            num_bytes[index, "forward"],
+            medians.get((index, "step")),
+            num_bytes.get((index, "step")),
+            logits[index, "forward"].to(wide(logits[index, "forward"].dtype)),
+        )
         for index, one in enumerate(contestants)
     ]
 
 
-def _medians(figures: list[tuple[float, int]]) -> tuple[float | None, int | None]:
-    if not figures:
-        return None, None
-    times, sizes = zip(*figures[1:])
-    return statistics.median(times), int(statistics.median(sizes))
+def _pass(one: Contestant, kind: str) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    return one.forward if kind == "forward" else one.step
 
 
-def _measure(function: Callable[[torch.Tensor], torch.Tensor], clips: torch.Tensor) -> tuple[torch.Tensor, float, int]:
-    """Return the result, the milliseconds, and the peak of memory over what was held before."""
-    is_cuda = clips.device.type == "cuda"
-    if is_cuda:
-        torch.cuda.synchronize(clips.device)
-    before = _start_peak(clips.device)
+def _milliseconds(function: Callable[[torch.Tensor], torch.Tensor], clips: torch.Tensor) -> float:
+    _wait_for(clips.device)
     start = time.perf_counter()
-    out = function(clips)
-    if is_cuda:
-        torch.cuda.synchronize(clips.device)
-    elapsed = 1000 * (time.perf_counter() - start)
-    return out, elapsed, _peak(clips.device) - before
+    function(clips)
+    _wait_for(clips.device)
+    return 1000 * (time.perf_counter() - start)
+
+
+def _memory(function: Callable[[torch.Tensor], torch.Tensor], clips: torch.Tensor) -> int:
+    """Return the peak of memory in a pass over what was held before it, in bytes."""
+    before = _start_peak(clips.device)
+    function(clips)
+    _wait_for(clips.device)
+    return _peak(clips.device) - before
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 _LIBC = ctypes.CDLL(None)
