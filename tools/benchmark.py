@@ -76,14 +76,17 @@ def read_cfgs(args: argparse.Namespace) -> dict[str, Any]:
     return cfgs
 
 
+def clip_size(cfg) -> str:
+    return f"{cfg.DATA.NUM_FRAMES}x{cfg.DATA.TRAIN_CROP_SIZE}x{cfg.DATA.TRAIN_CROP_SIZE}"
+
+
 def model(args: argparse.Namespace) -> None:
     cfgs = read_cfgs(args)
     device, machine = start(args)
     measured = time_models(
         cfgs, args.formulations, args.precision, device, args.clips, args.rounds, train=not args.forward_only
     )
-    data = cfgs[args.cfg].DATA
-    size = f"{data.NUM_FRAMES}x{data.TRAIN_CROP_SIZE}x{data.TRAIN_CROP_SIZE}"
+    size = clip_size(cfgs[args.cfg])
     print(f"batches of {args.clips} x {size}, medians of {args.rounds} rounds in turn")
     print_models(measured)
     figures = [one.figures() for one in measured]
@@ -107,7 +110,8 @@ def scaling(args: argparse.Namespace) -> None:
             for kind in ("forward", "step")
         ]
         print(f"{row['axis']:>6} {row['value']:4} {row['name']:{width}}  {'  '.join(columns)}", flush=True)
-    write_json(args, {"machine": machine, "clips": args.clips, "rounds": args.rounds, "rows": rows})
+    size = clip_size(cfgs[args.cfg])
+    write_json(args, {"machine": machine, "clips": args.clips, "clip": size, "rounds": args.rounds, "rows": rows})
     if args.plot:
         plot_scaling(rows, args.plot)
 

@@ -16,7 +16,7 @@ def make_page(page: str, results: Path = RESULTS) -> str:
     """Return a page with the table of every result that it has a place for.
 
     A place is a pair of lines, ``<!-- NAME: made by tools/benchmark.py page -->`` and ``<!-- end of NAME -->``, for the
-    result ``NAME.json``, written by ``tools/benchmark.py model --json``.
+    result ``NAME.json``, written by ``tools/benchmark.py model --json`` or ``scaling --json``.
 
     Raises:
         ValueError: a place without its end.
@@ -28,21 +28,25 @@ def make_page(page: str, results: Path = RESULTS) -> str:
         before, _, rest = page.partition(begin)
         if end not in rest:
             raise ValueError(f"the line {begin!r} has no line {end!r} behind it")
-        page = f"{before}{begin}\n{model_table(json.loads(file.read_text()))}\n{end}{rest.partition(end)[2]}"
+        found = json.loads(file.read_text())
+        table = scaling_table(found) if "rows" in found else model_table(found)
+        page = f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
     return page
 
 
 def model_table(found: dict[str, Any]) -> str:
     """Return the Markdown table of a result of ``tools/benchmark.py model``.
 
-    On a CPU times are given as multiples of the first row's alone: the absolute ones mean nothing on another machine.
+    The last column sets each model of the first configuration against that of the second one in the same formulation and
+    precision. On a CPU times are given as multiples alone: the absolute ones mean nothing on another machine.
     """
-    machine, models = found["machine"], found["models"]
-    on_gpu = machine["device"] != "CPU"
-    lines = [
-        "| model | precision | forward | training step | memory of the step |",
-        "|---|---|---|---|---|",
-    ]
+    models = found["models"]
+    on_gpu = found["machine"]["device"] != "CPU"
+    first, second = _two_configurations(models)
+    lines = ["| model | precision | forward | training step | memory of the step |", "|---|---|---|---|---|"]
+    if second:
+        lines = [f"{lines[0]} time over that of `{second}`: forward, step |", f"{lines[1]}---|"]
+    others = {_key(one): one for one in models if _configuration(one) == second}
     for one in models:
         columns = [one["name"], one["precision"]]
         for kind in ("forward", "step"):
@@ -51,14 +55,53 @@ def model_table(found: dict[str, Any]) -> str:
             rate = f"{1000 * found['clips'] / ms:.1f} clips/s, " if ms and on_gpu else ""
             columns.append(rate + ratio)
         columns.append(f"{one['step_bytes'] / 2**30:.1f} GiB" if one["step_bytes"] else "")
+        if second:
+            other = others.get(_key(one)) if _configuration(one) == first else None
+            times = [(one[key], other[key]) for key in ("forward_ms", "step_ms")] if other else []
+            columns.append(", ".join(f"{ms / other_ms:.2f}" for ms, other_ms in times if ms and other_ms))
         lines.append("| " + " | ".join(columns) + " |")
+    return "\n".join([*lines, "", f"Speed relative to the first row; {_origin(found)}"])
+
+
+def scaling_table(found: dict[str, Any]) -> str:
+    """Return the Markdown table of a result of ``tools/benchmark.py scaling``: training steps, one row per value.
+
+    Times are multiples of that of the first model at the first value of the axis.
+    """
+    rows = found["rows"]
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    labels = [f"{name}: {what}" for name in names for what in ("time", "memory")]
+    lines = ["| | " + " | ".join(labels) + " |", "|---|" + "---|" * len(labels)]
+    for axis in dict.fromkeys(row["axis"] for row in rows):
+        own = [row for row in rows if row["axis"] == axis]
+        for value in dict.fromkeys(row["value"] for row in own):
+            columns = [f"{axis} {value}"]
+            for name in names:
+                one = next(row for row in own if row["name"] == name and row["value"] == value)
+                columns += [f"{one['step_ms'] / own[0]['step_ms']:.2f}", f"{one['step_bytes'] / 2**30:.2f} GiB"]
+            lines.append("| " + " | ".join(columns) + " |")
+    said = f"Training steps in {rows[0]['precision']}, what is not named as configured; times are multiples of the first"
+    return "\n".join([*lines, "", f"{said} of each kind; {_origin(found)}"])
+
+
+def _origin(found: dict[str, Any]) -> str:
+    machine = found["machine"]
     cpu = f"{machine['cpu']}, {machine['threads']} threads"
-    where = f"{machine['device']}, CUDA {machine['cuda']}" if on_gpu else cpu
-    lines += [
-        "",
-        f"Speed relative to the first row; batches of {found['clips']} x {found['clip']}, medians of {found['rounds']} "
-        f"rounds in turn, {where}, torch {machine['torch']}, {machine['date']}:",
-        "",
-        f"`{found['command']}`",
-    ]
-    return "\n".join(lines)
+    where = f"{machine['device']}, CUDA {machine['cuda']}" if machine["device"] != "CPU" else cpu
+    return (
+        f"batches of {found['clips']} x {found['clip']}, medians of {found['rounds']} rounds in turn, {where}, "
+        f"torch {machine['torch']}, {machine['date']}:\n\n`{found['command']}`"
+    )
+
+
+def _two_configurations(models: list[dict[str, Any]]) -> tuple[str, str]:
+    names = list(dict.fromkeys(_configuration(one) for one in models))
+    return names[0], names[1] if len(names) > 1 else ""
+
+
+def _configuration(one: dict[str, Any]) -> str:
+    return one["name"].partition(" ")[0]
+
+
+def _key(one: dict[str, Any]) -> tuple[str, str]:
+    return one["name"].partition(" ")[2], one["precision"]

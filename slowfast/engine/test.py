@@ -19,6 +19,7 @@ from slowfast.engine.record import Recorder
 from slowfast.engine.results import SCORES, measure, summary_line, write_results
 from slowfast.engine.scores import Scores, save_scores
 from slowfast.models import build_model
+from slowfast.models.folding import folded
 from slowfast.models.pretrained import read_checkpoint, unwrap_weights
 from slowfast.utils.distributed import Process
 from slowfast.utils.metrics import ENSEMBLE_METHODS, ensemble
@@ -43,7 +44,7 @@ def test(cfg, process: Process, recorder: Recorder) -> dict | None:
     loader = construct_loader(cfg, "test", process.rank, process.world_size)
     path = checkpoint_to_test(cfg.OUTPUT_DIR, cfg.TEST.CHECKPOINT_FILE_PATH)
     model, state = load_tested(cfg, path, loader.dataset.class_names)
-    model.to(process.device)
+    model = (folded(model) if cfg.TEST.FOLD_NORMS else model).to(process.device)
     logger.info(
         "testing %s (%s) on %d videos x %d views of %s",
         path, f"epoch {state['epoch']}" if "epoch" in state else "weights only", loader.dataset.num_videos,

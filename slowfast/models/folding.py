@@ -22,7 +22,12 @@ def folded(model: Uniformer) -> Uniformer:
 
     Args:
         model: UniFormer for clips or images; it is left alone.
+
+    Raises:
+        ValueError: another model, whose norms may lie elsewhere.
     """
+    if not isinstance(model, Uniformer):
+        raise ValueError(f"batch norms are folded in UniFormers alone (TEST.FOLD_NORMS), not in {type(model).__name__}")
     model = copy.deepcopy(model).eval()
     for block in model.modules():
         if isinstance(block, (ConvBlock, AttentionBlock)):

@@ -24,3 +24,8 @@ def test_folded_model_computes_the_same(name, frames):
     torch.testing.assert_close(fast(clips), expected, rtol=1e-10, atol=1e-10)
     assert not any(isinstance(module, tuple(BATCH_NORM.values())) for module in fast.modules())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_other_models_are_refused():
+    with pytest.raises(ValueError, match="TEST.FOLD_NORMS.*not in Linear"):
+        folded(torch.nn.Linear(1, 1))
