@@ -347,8 +347,8 @@ _C.TEST.CHECKPOINT_FILE_PATH = ""
 # Precision of validation and test: auto | fp32 | bf16 | fp16.
 _C.TEST.PRECISION = "fp32"
 
-# Whether the test folds batch norms and the sums of position encodings into the layers beside them: the same function but
-# for rounding, about 1.06 times as fast in fp32 on a CPU (docs/speed.md).
+# Whether the test folds batch norms and the sums of position encodings into the layers beside them: the same function
+# but for rounding, a little faster (docs/speed.md).
 _C.TEST.FOLD_NORMS = False
 
 # A video that cannot be decoded, or whose logits are not finite: error (stop, naming it) | count_wrong (scored as wrong

@@ -37,8 +37,8 @@ def make_page(page: str, results: Path = RESULTS) -> str:
 def model_table(found: dict[str, Any]) -> str:
     """Return the Markdown table of a result of ``tools/benchmark.py model``.
 
-    The last column sets each model of the first configuration against that of the second one in the same formulation and
-    precision. On a CPU times are given as multiples alone: the absolute ones mean nothing on another machine.
+    The last column sets each model of the first configuration against that of the second one in the same formulation
+    and precision. On a CPU times are given as multiples alone: the absolute ones mean nothing on another machine.
     """
     models = found["models"]
     on_gpu = found["machine"]["device"] != "CPU"
@@ -80,7 +80,7 @@ def scaling_table(found: dict[str, Any]) -> str:
                 one = next(row for row in own if row["name"] == name and row["value"] == value)
                 columns += [f"{one['step_ms'] / own[0]['step_ms']:.2f}", f"{one['step_bytes'] / 2**30:.2f} GiB"]
             lines.append("| " + " | ".join(columns) + " |")
-    said = f"Training steps in {rows[0]['precision']}, what is not named as configured; times are multiples of the first"
+    said = f"Training steps in {rows[0]['precision']}, as configured but for what is named; times relative to the first"
     return "\n".join([*lines, "", f"{said} of each kind; {_origin(found)}"])
 
 

@@ -50,7 +50,7 @@ def write_report(study: Study, command: Sequence[str]) -> str:
     confusion = _draw_confusion(study, findings)
     sections = [_write_table(study, table, lines[table.name], findings, facts, confusion) for table in study.tables]
     path = os.path.join(study.out, "report.html")
-    title = os.path.basename(os.path.abspath(study.out)) if len(sections) > 1 else sections[0].title
+    title = study.out if len(sections) > 1 else sections[0].title
     with replacing(path) as file:
         file.write(page(title, [_summary(facts), HOW_TO_READ], sections, _facts_in_words(facts)))
     return path
