@@ -98,13 +98,20 @@ class PatchEmbed(nn.Module):
         return channels_first(self.norm(channels_last(x)))
 
 
+class Gelu(nn.GELU):
+    """GELU that takes the memory of its input, which nobody else may need, where no gradient will ask for it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+
+
 class ConvMlp(nn.Module):
     """Two convolutions of kernel 1 with a GELU between them, on (B, C, T, H, W) or (B, C, H, W)."""
 
     def __init__(self, dim: int, hidden_dim: int, axes: int = 3) -> None:
         super().__init__()
         self.fc1 = pointwise_conv(dim, hidden_dim, axes)
-        self.act = nn.GELU()
+        self.act = Gelu()
         self.fc2 = pointwise_conv(hidden_dim, dim, axes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -117,7 +124,7 @@ class Mlp(nn.Module):
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden_dim)
-        self.act = nn.GELU()
+        self.act = Gelu()
         self.fc2 = nn.Linear(hidden_dim, dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
