@@ -10,6 +10,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator
 
 _LABELS = {"frames": "frames", "crop": "side of the frames (px)", "window": "window (tokens)"}
 _COLUMN_WIDTH, _ROW_HEIGHT = 2.9, 2.7  # inches
@@ -53,6 +54,8 @@ def plot_scaling(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
             if axis != "window":
                 axes_of_one.set_xscale("log")
                 axes_of_one.set_yscale("log")
+                axes_of_one.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axes_of_one.yaxis.set_major_formatter("{x:g}")
             else:
                 axes_of_one.set_ylim(bottom=0)
             axes_of_one.set_xticks(values, [str(value) for value in values])
