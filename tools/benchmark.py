@@ -1,4 +1,4 @@
-"""Count and time: python tools/benchmark.py flops|model|scaling|loader --cfg FILE [KEY VALUE ...] | op|depthwise."""
+"""Count and time: python tools/benchmark.py flops|model|scaling|loader|op|depthwise|page [options] [KEY VALUE ...]."""
 
 import argparse
 import json

@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path("docs", "benchmarks")
 PAGES = (Path("README.md"), Path("docs", "speed.md"))
 
-_BEGIN, _END = "<!-- {name}: made by tools/benchmark.py page -->", "<!-- end of {name} -->"
+_BEGIN = re.compile(r"<!-- (\w+): made by tools/benchmark\.py page -->\n")
+_END = "<!-- end of {name} -->"
 
 
 def make_page(page: str, results: Path = RESULTS) -> str:
-    """Return a page with the table of every result that it has a place for.
+    """Return a page with the tables of the results that it has places for.
 
     A place is a pair of lines, ``<!-- NAME: made by tools/benchmark.py page -->`` and ``<!-- end of NAME -->``, for the
     result ``NAME.json``, written by ``tools/benchmark.py model --json`` or ``scaling --json``.
 
     Raises:
         ValueError: a place without its end.
+        FileNotFoundError: a place without a result.
     """
-    for file in sorted(results.glob("*.json")):
-        begin, end = _BEGIN.format(name=file.stem), _END.format(name=file.stem)
-        if begin not in page:
-            continue
-        before, _, rest = page.partition(begin)
-        if end not in rest:
-            raise ValueError(f"the line {begin!r} has no line {end!r} behind it")
-        found = json.loads(file.read_text())
-        table = scaling_table(found) if "rows" in found else model_table(found)
-        page = f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
-    return page
+    made = ""
+    while begin := _BEGIN.search(page):
+        end = _END.format(name=begin[1])
+        _, found, rest = page[begin.end() :].partition(end)
+        if not found:
+            raise ValueError(f"the line {begin[0].strip()!r} has no line {end!r} behind it")
+        figures = json.loads((results / f"{begin[1]}.json").read_text())
+        table = scaling_table(figures) if "rows" in figures else model_table(figures)
+        made += f"{page[: begin.end()]}{table}\n{end}"
+        page = rest
+    return made + page
 
 
 def model_table(found: dict[str, Any]) -> str:
@@ -64,13 +67,13 @@ def model_table(found: dict[str, Any]) -> str:
 
 
 def scaling_table(found: dict[str, Any]) -> str:
-    """Return the Markdown table of a result of ``tools/benchmark.py scaling``: training steps, one row per value.
+    """Return the Markdown table of a result of ``tools/benchmark.py scaling``, one row per value.
 
-    Times are multiples of that of the first model at the first value of the axis.
+    Times are multiples of those of the first model at the first value of the axis; the memory is that of the step.
     """
     rows = found["rows"]
     names = list(dict.fromkeys(row["name"] for row in rows))
-    labels = [f"{name}: {what}" for name in names for what in ("time", "memory")]
+    labels = [f"{name}: {what}" for name in names for what in ("forward", "step", "memory")]
     lines = ["| | " + " | ".join(labels) + " |", "|---|" + "---|" * len(labels)]
     for axis in dict.fromkeys(row["axis"] for row in rows):
         own = [row for row in rows if row["axis"] == axis]
@@ -78,9 +81,10 @@ def scaling_table(found: dict[str, Any]) -> str:
             columns = [f"{axis} {value}"]
             for name in names:
                 one = next(row for row in own if row["name"] == name and row["value"] == value)
-                columns += [f"{one['step_ms'] / own[0]['step_ms']:.2f}", f"{one['step_bytes'] / 2**30:.2f} GiB"]
+                columns += [f"{one[key] / own[0][key]:.2f}" for key in ("forward_ms", "step_ms")]
+                columns.append(f"{one['step_bytes'] / 2**30:.2f} GiB")
             lines.append("| " + " | ".join(columns) + " |")
-    said = f"Training steps in {rows[0]['precision']}, as configured but for what is named; times relative to the first"
+    said = f"In {rows[0]['precision']}, as configured but for what is named; times relative to the first"
     return "\n".join([*lines, "", f"{said} of each kind; {_origin(found)}"])
 
 

@@ -7,7 +7,7 @@ import ctypes
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,10 +97,7 @@ def time_models(
     Raises:
         ValueError: clips of different sizes, or formulations of one model that do not agree.
     """
-    sizes = {path: (cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE) for path, cfg in cfgs.items()}
-    if len(set(sizes.values())) > 1:
-        raise ValueError(f"clips (DATA.NUM_FRAMES, DATA.TRAIN_CROP_SIZE) must be of one size, found {sizes}")
-    frames, side = next(iter(sizes.values()))
+    frames, side = common_clip(cfgs)
     torch.manual_seed(0)
     models = {Path(path).stem: random_model(cfg) for path, cfg in cfgs.items()}
     first = next(iter(models))
@@ -117,6 +114,18 @@ def time_models(
         measured += race(contestants, batch, rounds)
     _check_agreement(measured)
     return measured
+
+
+def common_clip(cfgs: Mapping[str, Any]) -> tuple[int, int]:
+    """Return frames and side (px) of the clips that all configurations, given by file name, train on.
+
+    Raises:
+        ValueError: they are not the same.
+    """
+    sizes = {path: (cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE) for path, cfg in cfgs.items()}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"clips (DATA.NUM_FRAMES, DATA.TRAIN_CROP_SIZE) must be of one size, found {sizes}")
+    return next(iter(sizes.values()))
 
 
 def random_model(cfg) -> nn.Module:

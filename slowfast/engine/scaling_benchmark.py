@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from slowfast.engine.model_benchmark import contestant, race, random_model
+from slowfast.engine.model_benchmark import common_clip, contestant, race, random_model
 
 # What grows, and the keys that say so.
 AXES: dict[str, tuple[str, ...]] = {
@@ -39,18 +39,18 @@ def time_scaling(
     Yields:
         For each axis, value and model: ``axis``, ``value``, ``name``, ``precision``, and the medians ``forward_ms``,
         ``forward_bytes``, ``step_ms``, ``step_bytes``.
+
+    Raises:
+        ValueError: clips of different sizes.
     """
     for axis, sizes in values.items():
         for size in sizes:
-            contestants, shapes = [], set()
-            for path, cfg in cfgs.items():
-                changed = _changed(cfg, axis, size)
+            changed = {path: _changed(cfg, axis, size) for path, cfg in cfgs.items()}
+            frames, side = common_clip(changed)
+            contestants = []
+            for path, cfg in changed.items():
                 torch.manual_seed(0)
-                contestants.append(contestant(Path(path).stem, random_model(changed), precision, device))
-                shapes.add((changed.DATA.NUM_FRAMES, changed.DATA.TRAIN_CROP_SIZE))
-            if len(shapes) > 1:
-                raise ValueError(f"clips (DATA.NUM_FRAMES, DATA.TRAIN_CROP_SIZE) must be of one size, found {shapes}")
-            frames, side = shapes.pop()
+                contestants.append(contestant(Path(path).stem, random_model(cfg), precision, device))
             batch = torch.randn(clips, 3, frames, side, side, device=device)
             for one in race(contestants, batch, rounds):
                 yield {"axis": axis, "value": size, **one.figures()}

@@ -69,11 +69,16 @@ def test_growth_is_relative_to_the_first_value(tmp_path):
     ]  # fmt: skip
     _write(tmp_path, "growth", CPU, rows=rows)
     page = make_page(PLACE.format("growth"), tmp_path)
-    assert "| frames 16 | 2.00 | 3.00 GiB | 6.00 | 3.00 GiB |" in page
-    assert "| window 3 | 1.00 | 3.00 GiB | 2.00 | 3.00 GiB |" in page
+    assert "| frames 16 | 1.00 | 2.00 | 3.00 GiB | 1.00 | 6.00 | 3.00 GiB |" in page
+    assert "| window 3 | 1.00 | 1.00 | 3.00 GiB | 1.00 | 2.00 | 3.00 GiB |" in page
 
 
 def test_a_place_without_an_end_is_named(tmp_path):
     _write(tmp_path, "cpu", CPU, models=[_model("a fast", "fp32", 1, 1)])
     with pytest.raises(ValueError, match="cpu: made by tools/benchmark.py page.*no line '<!-- end of cpu -->'"):
         make_page(PLACE.format("cpu").replace("end of", "no end of"), tmp_path)
+
+
+def test_a_place_without_a_result_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="cpu.json"):
+        make_page(PLACE.format("cpu"), tmp_path)

@@ -6,6 +6,7 @@ from helpers_models import make_cfg, tiny_model
 
 from slowfast.models import MODEL_REGISTRY, build_model
 from slowfast.models.attention import EmimAttention, JointAttention
+from slowfast.models.layers import ConvMlp, Mlp
 
 BASE = {"UNIFORMER__DEPTH": [5, 8, 20, 7]}
 # Models of stills, and what they need beside their name.
@@ -161,3 +162,14 @@ def test_half_precision_gradients_of_very_short_clips_are_right():
     for name, expected in gradients[0].items():
         if expected.norm() > 1e-3:
             assert (gradients[1][name] - expected).norm() < 0.15 * expected.norm(), name
+
+
+@pytest.mark.parametrize("mlp", [Mlp(4, 8), ConvMlp(4, 8)], ids=["Mlp", "ConvMlp"])
+def test_mlps_without_gradients_compute_the_same_and_leave_their_input_alone(mlp):
+    """There the activation takes the memory of what it reads."""
+    x = torch.randn(2, 4, 3, 5, 4)
+    before, expected = x.clone(), mlp(x)
+    with torch.no_grad():
+        found = mlp(x)
+    torch.testing.assert_close(found, expected.detach())
+    assert torch.equal(x, before)
