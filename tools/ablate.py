@@ -8,11 +8,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from slowfast.analysis.study.launch import Interrupted, run_missing
+from slowfast.analysis.study.plan import Study, TableSpec, build_study, read_study
+from slowfast.analysis.study.report import write_report
+from slowfast.analysis.study.resources import Resources, visible_gpus
 from slowfast.config.defaults import get_cfg
-from slowfast.engine.study.launch import Interrupted, run_missing
-from slowfast.engine.study.plan import Study, TableSpec, build_study, read_study
-from slowfast.engine.study.report import write_report
-from slowfast.engine.study.resources import Resources, visible_gpus
 
 EPILOG = """\
 Every configuration is trained and tested with every seed (RNG_SEED), in OUT/CONFIGURATION/seedN. KEY VALUE pairs, after

@@ -17,15 +17,15 @@ import numpy
 import PIL
 import torch
 
+from slowfast.benchmark.loader import LoaderTimes, time_loader, time_stages, write_synthetic_frames
+from slowfast.benchmark.model import FORMULATIONS, Measured, time_models
+from slowfast.benchmark.op import count_model, time_depthwise, time_emim
+from slowfast.benchmark.page import PAGES, make_page
+from slowfast.benchmark.scaling import AXES, time_scaling
+from slowfast.benchmark.scaling_plot import plot_scaling
 from slowfast.config.defaults import get_cfg
-from slowfast.engine.benchmark import count_model, time_depthwise, time_emim
-from slowfast.engine.benchmark_page import PAGES, make_page
-from slowfast.engine.loader_benchmark import LoaderTimes, time_loader, time_stages, write_synthetic_frames
-from slowfast.engine.model_benchmark import FORMULATIONS, Measured, time_models
-from slowfast.engine.scaling_benchmark import AXES, time_scaling
 from slowfast.utils.distributed import choose_device, process_group
 from slowfast.utils.machine import describe_machine, machine_line, num_cores
-from slowfast.visualization.scaling_plot import plot_scaling
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 

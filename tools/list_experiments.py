@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from slowfast.engine.experiments import PAGE, make_page
+from slowfast.analysis.experiments import PAGE, make_page
 
 
 def main(argv: list[str] | None = None) -> int:

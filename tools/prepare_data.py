@@ -14,12 +14,12 @@ from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from slowfast.datasets.prepare import diving48, kinetics400, ssv1, ssv2
-from slowfast.datasets.prepare.extract import Extraction
-from slowfast.datasets.prepare.lists import REPORT_FILE, PreparedLists, Published
-from slowfast.datasets.synthetic import CLASS_NAMES, MotionSpec, SpriteSpec
-from slowfast.datasets.synthetic_scenes import DIRECTION_NAMES, KIND_NAMES, SceneSpec
-from slowfast.datasets.synthetic_writer import MEDIA_FORMATS, write_dataset
+from slowfast.prepare import diving48, kinetics400, ssv1, ssv2
+from slowfast.prepare.extract import Extraction
+from slowfast.prepare.lists import REPORT_FILE, PreparedLists, Published
+from slowfast.synthetic.scenes import DIRECTION_NAMES, KIND_NAMES, SceneSpec
+from slowfast.synthetic.specs import CLASS_NAMES, MotionSpec, SpriteSpec
+from slowfast.synthetic.writer import MEDIA_FORMATS, write_dataset
 
 CORES = min(os.cpu_count() or 1, 16)
 QUALITY = Extraction().quality
@@ -314,7 +314,7 @@ def run_check(args: argparse.Namespace) -> None:
     """Run `check`."""
     # Here, since they import torch, which the other commands do not need.
     from slowfast.config.defaults import get_cfg
-    from slowfast.datasets.check import BAD_ITEMS_FILE, check_data
+    from slowfast.prepare.check import BAD_ITEMS_FILE, check_data
 
     if set(args.splits) != set(SPLITS) and not args.out:
         splits = " ".join(args.splits)
@@ -358,7 +358,7 @@ def run_pack(args: argparse.Namespace) -> None:
     """Run `pack`."""
     # Here, since they import torch, which the other commands do not need.
     from slowfast.config.defaults import get_cfg
-    from slowfast.datasets.pack import REPORT_FILE, construct_pack
+    from slowfast.prepare.pack import REPORT_FILE, construct_pack
 
     cfg = get_cfg()
     if args.cfg:

@@ -15,8 +15,8 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 
 from slowfast.config.parser import CfgNode
+from slowfast.datasets.augment.finish import PackedClips, Remainder
 from slowfast.datasets.build import build_dataset
-from slowfast.datasets.finish import PackedClips, Remainder
 from slowfast.datasets.samplers import EvalSampler, TrainSampler
 from slowfast.datasets.video_dataset import BadVideo, Sample
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from slowfast.datasets.augment.finish import Remainder
 from slowfast.datasets.decoder import DecodeError, FrameReader
-from slowfast.datasets.finish import Remainder
 from slowfast.datasets.manifest import Record
 from slowfast.datasets.sampling import FrameSampler
 

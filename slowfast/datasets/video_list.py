@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from slowfast.config.parser import CfgNode
+from slowfast.datasets.augment.transform import build_test_transform, build_train_transform
 from slowfast.datasets.decoder import BACKENDS, FrameFolder, FrameReader, ImageFile, open_video, resolve_backend
 from slowfast.datasets.exclusion import exclude_records, read_exclusion
 from slowfast.datasets.manifest import FIELDS, SEPARATORS, Record, read_class_names, read_manifest
 from slowfast.datasets.packed import PackedOpener
 from slowfast.datasets.sampling import DenseSampler, FrameSampler, SparseSampler
-from slowfast.datasets.transform import build_test_transform, build_train_transform
 from slowfast.datasets.video_dataset import EvalVideos, TrainVideos, VideoDataset
 
 logger = logging.getLogger(__name__)

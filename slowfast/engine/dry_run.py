@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import DataLoader
 
+from slowfast.datasets.augment.finish import Finish, build_finish
 from slowfast.datasets.build import build_dataset
-from slowfast.datasets.finish import Finish, build_finish
 from slowfast.datasets.loader import construct_loader
 from slowfast.engine.checkpoint import checkpoint_to_test, list_checkpoints
 from slowfast.engine.precision import resolve_precision

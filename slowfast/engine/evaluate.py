@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from slowfast.datasets.finish import Finish
+from slowfast.datasets.augment.finish import Finish
 from slowfast.datasets.loader import Batch, explained
 from slowfast.engine.precision import autocast
 from slowfast.utils.distributed import Process, gather_to_all, gather_to_main

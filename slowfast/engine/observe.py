@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from slowfast.engine.batch_picture import draw_batch, write_png
 from slowfast.engine.record import Recorder
-from slowfast.visualization.batch import draw_batch, write_png
 
 logger = logging.getLogger(__name__)
 

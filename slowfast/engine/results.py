@@ -62,7 +62,7 @@ def write_results(
         for label, name in enumerate(names):
             percent = "" if np.isnan(accuracy[label]) else f"{100 * accuracy[label]:.2f}"
             writer.writerow([label, name, counts[label], percent])
-    from slowfast.visualization.plots import plot_confusion_matrix  # matplotlib: half a second, not at the start
+    from slowfast.engine.pictures import plot_confusion_matrix  # matplotlib: half a second, not at the start
 
     matrix = confusion_matrix(scores, labels, num_classes)
     plot_confusion_matrix(matrix, names, os.path.join(output_dir, "confusion_matrix.png"))
@@ -75,7 +75,7 @@ def plot_run(output_dir: str) -> None:
     train, val = read_epochs(output_dir, "train_epoch"), read_epochs(output_dir, "val")
     if train:
         path = os.path.join(output_dir, "learning_curves.png")
-        from slowfast.visualization.plots import plot_learning_curves  # as above
+        from slowfast.engine.pictures import plot_learning_curves  # as above
 
         plot_learning_curves(train, val, path)
 

@@ -13,9 +13,9 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from slowfast.datasets.finish import Finish, build_finish
+from slowfast.datasets.augment.finish import Finish, build_finish
+from slowfast.datasets.augment.mixup import build_mixup
 from slowfast.datasets.loader import construct_loader
-from slowfast.datasets.mixup import build_mixup
 from slowfast.engine.chain import starting_weights
 from slowfast.engine.memory import MIB, MemoryEstimate, choose_micro_batch, estimate_memory
 from slowfast.engine.observe import build_observer

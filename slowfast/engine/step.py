@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from slowfast.datasets.finish import Finish
+from slowfast.datasets.augment.finish import Finish
+from slowfast.datasets.augment.mixup import Mixup, merged_accuracy_target
 from slowfast.datasets.loader import Batch
-from slowfast.datasets.mixup import Mixup, merged_accuracy_target
 from slowfast.engine.observe import Observer
 from slowfast.engine.precision import autocast
 from slowfast.engine.record import Recorder

@@ -8,8 +8,8 @@ import os
 import numpy as np
 from torch import nn
 
+from slowfast.datasets.augment.finish import build_finish
 from slowfast.datasets.build import build_dataset
-from slowfast.datasets.finish import build_finish
 from slowfast.datasets.loader import construct_loader
 from slowfast.datasets.manifest import Record
 from slowfast.engine.checkpoint import checkpoint_to_test, load_model_state

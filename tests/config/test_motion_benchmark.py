@@ -6,8 +6,8 @@ import pytest
 import torch
 import yaml
 
+from slowfast.analysis.study.plan import build_study, read_study
 from slowfast.config.defaults import get_cfg
-from slowfast.engine.study.plan import build_study, read_study
 from slowfast.models import build_model
 
 ROOT = Path(__file__).parents[2]

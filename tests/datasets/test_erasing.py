@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from slowfast.datasets.erasing import draw_erasing, draw_erasing_box, erase_
+from slowfast.datasets.augment.erasing import draw_erasing, draw_erasing_box, erase_
 
 
 def random_erasing(clip, rng, prob=1.0, mode="pixel"):

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from slowfast.datasets.erasing import Erasing, draw_erasing, erase_
-from slowfast.datasets.finish import Finish, PackedClips, Remainder
+from slowfast.datasets.augment.erasing import Erasing, draw_erasing, erase_
+from slowfast.datasets.augment.finish import Finish, PackedClips, Remainder
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 NOTHING = Erasing((), 0)

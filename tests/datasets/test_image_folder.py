@@ -11,11 +11,11 @@ from PIL import Image
 from torchvision import transforms
 
 from slowfast.config.defaults import get_cfg
+from slowfast.datasets.augment.finish import build_finish
+from slowfast.datasets.augment.transform import TestTransform, build_test_transform, build_train_transform
 from slowfast.datasets.build import build_dataset
 from slowfast.datasets.decoder import DecodeError, ImageFile
-from slowfast.datasets.finish import build_finish
 from slowfast.datasets.loader import construct_loader
-from slowfast.datasets.transform import TestTransform, build_test_transform, build_train_transform
 from slowfast.datasets.video_dataset import BadVideo
 
 CLASSES = ("apple", "pear", "quince")

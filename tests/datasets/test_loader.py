@@ -12,8 +12,8 @@ import torch
 from numbered_video import write_folder, write_video
 
 from slowfast.config.defaults import get_cfg
+from slowfast.datasets.augment.finish import Finish, PackedClips
 from slowfast.datasets.build import build_dataset
-from slowfast.datasets.finish import Finish, PackedClips
 from slowfast.datasets.loader import Batch, collate, construct_loader
 from slowfast.datasets.video_dataset import BadVideo, Sample
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from slowfast.config.defaults import get_cfg
-from slowfast.datasets.mixup import (
+from slowfast.datasets.augment.mixup import (
     Mixup,
     build_mixup,
     draw_cutmix_box,

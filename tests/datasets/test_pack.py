@@ -14,8 +14,8 @@ from slowfast.config.defaults import get_cfg
 from slowfast.datasets import pack as pack_module
 from slowfast.datasets.build import build_dataset
 from slowfast.datasets.manifest import Record
-from slowfast.datasets.pack import SourceFiles, construct_pack, pack_records
 from slowfast.datasets.pack_index import INDEX_FILE
+from slowfast.prepare.pack import SourceFiles, construct_pack, pack_records
 
 FRAMES = SourceFiles("frames", "{:05d}.jpg", 1)
 NUM_CLIPS, NUM_FRAMES = 6, 3

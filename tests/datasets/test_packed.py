@@ -21,9 +21,9 @@ from slowfast.datasets import storage
 from slowfast.datasets.build import build_dataset
 from slowfast.datasets.decoder import DecodeError, FrameFolder
 from slowfast.datasets.loader import construct_loader
-from slowfast.datasets.pack import construct_pack
 from slowfast.datasets.pack_index import INDEX_FILE, PackIndex
 from slowfast.datasets.packed import PackedOpener
+from slowfast.prepare.pack import construct_pack
 
 NUM_CLIPS = 6
 SIDE = 32

@@ -8,8 +8,8 @@ import pytest
 from torchvision.models.video import R3D_18_Weights
 
 from slowfast.config.defaults import get_cfg
-from slowfast.datasets.prepare import diving48, kinetics400, ssv1, ssv2
-from slowfast.datasets.prepare.lists import Published
+from slowfast.prepare import diving48, kinetics400, ssv1, ssv2
+from slowfast.prepare.lists import Published
 
 FRAGMENTS = Path(__file__).resolve().parents[2] / "configs/_base_"
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from numbered_video import read_number, write_video
 
-from slowfast.datasets.prepare.diving48 import prepare_diving48
-from slowfast.datasets.prepare.extract import Extraction, extract_video, extract_videos
-from slowfast.datasets.prepare.ssv2 import prepare_ssv2
-from slowfast.datasets.prepare.video_files import locate_videos
+from slowfast.prepare.diving48 import prepare_diving48
+from slowfast.prepare.extract import Extraction, extract_video, extract_videos
+from slowfast.prepare.ssv2 import prepare_ssv2
+from slowfast.prepare.video_files import locate_videos
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "prepare_data.py"
 

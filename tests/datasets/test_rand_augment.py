@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from slowfast.datasets.rand_augment import (
+from slowfast.datasets.augment.rand_augment import (
     INCREASING_OPERATIONS,
     ORIGINAL_OPERATIONS,
     RandAugment,

@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slowfast.datasets.rand_augment import INCREASING_OPERATIONS, RandAugment
-from slowfast.datasets.region_augment import GEOMETRIC, LOCAL, POINTWISE, STATISTICS, augment_region, needed_boxes
-from slowfast.datasets.warp import Box
+from slowfast.datasets.augment.rand_augment import INCREASING_OPERATIONS, RandAugment
+from slowfast.datasets.augment.region_augment import (
+    GEOMETRIC,
+    LOCAL,
+    POINTWISE,
+    STATISTICS,
+    augment_region,
+    needed_boxes,
+)
+from slowfast.datasets.augment.warp import Box
 
 RECIPE = "rand-m7-n4-mstd0.5-inc1"
 HEIGHT, WIDTH = 45, 68

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from slowfast.datasets.prepare.frame_folder import inspect_folder
-from slowfast.datasets.prepare.ssv1 import prepare_ssv1
+from slowfast.prepare.frame_folder import inspect_folder
+from slowfast.prepare.ssv1 import prepare_ssv1
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "prepare_data.py"
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from slowfast.datasets.synthetic import CLASS_NAMES, MotionSpec, render_clip, reversed_label
+from slowfast.synthetic.specs import CLASS_NAMES, MotionSpec, render_clip, reversed_label
 
 SMALL = MotionSpec(size=32, num_frames=8)
 HARD = MotionSpec(

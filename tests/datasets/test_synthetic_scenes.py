@@ -11,9 +11,9 @@ from slowfast.config.defaults import get_cfg
 from slowfast.datasets import synthetic_scenes
 from slowfast.datasets.build import build_dataset
 from slowfast.datasets.manifest import read_class_names
-from slowfast.datasets.synthetic import reversed_label
-from slowfast.datasets.synthetic_scenes import DIRECTION_NAMES, KIND_NAMES, SceneSpec, render_scene
-from slowfast.datasets.synthetic_writer import write_dataset
+from slowfast.synthetic.scenes import DIRECTION_NAMES, KIND_NAMES, SceneSpec, render_scene
+from slowfast.synthetic.specs import reversed_label
+from slowfast.synthetic.writer import write_dataset
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "motion_benchmark"
 NUM_KINDS = len(KIND_NAMES)

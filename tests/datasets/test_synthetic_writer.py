@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from slowfast.datasets import synthetic_writer
-from slowfast.datasets.synthetic import CLASS_NAMES, MotionSpec, render_clip
-from slowfast.datasets.synthetic_writer import MEDIA_FORMATS, write_dataset
+from slowfast.synthetic.specs import CLASS_NAMES, MotionSpec, render_clip
+from slowfast.synthetic.writer import MEDIA_FORMATS, write_dataset
 
 SMALL = MotionSpec(size=32, num_frames=8)
 

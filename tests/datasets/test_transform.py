@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from slowfast.config.defaults import get_cfg
-from slowfast.datasets.erasing import draw_erasing, erase_
-from slowfast.datasets.finish import Finish, PackedClips
-from slowfast.datasets.rand_augment import RandAugment
-from slowfast.datasets.transform import (
+from slowfast.datasets.augment.erasing import draw_erasing, erase_
+from slowfast.datasets.augment.finish import Finish, PackedClips
+from slowfast.datasets.augment.rand_augment import RandAugment
+from slowfast.datasets.augment.transform import (
     TestTransform,
     TrainTransform,
     build_test_transform,

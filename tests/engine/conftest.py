@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from slowfast.datasets.synthetic import MotionSpec
-from slowfast.datasets.synthetic_writer import write_dataset
 from slowfast.engine.events import EVENTS
+from slowfast.synthetic.specs import MotionSpec
+from slowfast.synthetic.writer import write_dataset
 
 SETTINGS = {
     "DATA": {"SOURCE": "frames", "LABEL_PATH_TEMPLATE": "{}.txt", "NUM_FRAMES": 4, "TRAIN_CROP_SIZE": 32},

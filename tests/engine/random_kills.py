@@ -23,8 +23,8 @@ sys.path.insert(0, str(ROOT))
 import torch
 import yaml
 
-from slowfast.datasets.synthetic import MotionSpec
-from slowfast.datasets.synthetic_writer import write_dataset
+from slowfast.synthetic.specs import MotionSpec
+from slowfast.synthetic.writer import write_dataset
 from slowfast.utils.logging import read_events
 
 SETTINGS = {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from slowfast.engine.benchmark_page import PAGES, RESULTS, make_page
+from slowfast.benchmark.page import PAGES, RESULTS, make_page
 
 ROOT = Path(__file__).parents[2]
 CPU = {"date": "2026-01-02", "device": "CPU", "cpu": "Some CPU", "cores": 2, "threads": 2, "torch": "2.0"}

@@ -13,7 +13,7 @@ from helpers_engine import ROOT, run_tool
 from torch.utils.data import DataLoader
 
 from slowfast.config.defaults import get_cfg
-from slowfast.datasets.finish import build_finish
+from slowfast.datasets.augment.finish import build_finish
 from slowfast.datasets.loader import construct_loader
 from slowfast.engine.evaluate import score_views
 from slowfast.models import build_model
@@ -30,7 +30,7 @@ import sys
 import numpy as np, torch
 from slowfast.config.defaults import get_cfg
 from slowfast.datasets.loader import Batch
-from slowfast.datasets.mixup import Mixup
+from slowfast.datasets.augment.mixup import Mixup
 from slowfast.engine.step import Training, parallel_model, train_step
 from slowfast.models import build_model
 from slowfast.utils.distributed import process_group

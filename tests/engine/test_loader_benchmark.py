@@ -9,10 +9,10 @@ import torch
 from helpers_engine import ROOT
 from PIL import Image
 
+from slowfast.benchmark.loader import STAGES, LoaderTimes, plain_clip, time_stages, write_synthetic_frames
 from slowfast.config.defaults import get_cfg
+from slowfast.datasets.augment.finish import build_finish
 from slowfast.datasets.build import build_dataset
-from slowfast.datasets.finish import build_finish
-from slowfast.engine.loader_benchmark import STAGES, LoaderTimes, plain_clip, time_stages, write_synthetic_frames
 
 SMALL = ["DATA.NUM_FRAMES", 4, "DATA.TRAIN_CROP_SIZE", 32, "TRAIN.BATCH_SIZE", 4, "DATA_LOADER.NUM_WORKERS", 0]
 

@@ -15,8 +15,8 @@ from helpers_engine import run_tool
 from PIL import Image
 from torch import nn
 
+from slowfast.datasets.augment.mixup import Mixup
 from slowfast.datasets.loader import Batch
-from slowfast.datasets.mixup import Mixup
 from slowfast.engine import step
 from slowfast.engine.events import EVENTS
 from slowfast.engine.observe import Observer

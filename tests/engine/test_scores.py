@@ -10,8 +10,8 @@ import pytest
 import torch
 from helpers_engine import run_tool
 
+from slowfast.analysis.rescore import compare, rescore
 from slowfast.config.defaults import get_cfg
-from slowfast.engine.rescore import compare, rescore
 from slowfast.engine.run import main
 from slowfast.engine.scores import Scores, align, combine, load_scores, save_scores
 from slowfast.models import build_model

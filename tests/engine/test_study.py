@@ -5,10 +5,10 @@ import csv
 import pytest
 import yaml
 
-from slowfast.engine.study.outcome import wall_sec
-from slowfast.engine.study.page import Figures, Section, page
-from slowfast.engine.study.plan import TableSpec, build_study, configuration_name, read_study, relevant_settings
-from slowfast.engine.study.tables import Column, columns, markdown, write_table_csv
+from slowfast.analysis.study.outcome import wall_sec
+from slowfast.analysis.study.page import Figures, Section, page
+from slowfast.analysis.study.plan import TableSpec, build_study, configuration_name, read_study, relevant_settings
+from slowfast.analysis.study.tables import Column, columns, markdown, write_table_csv
 
 
 @pytest.fixture

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from slowfast.analysis.study.folders import check_folders
+from slowfast.analysis.study.launch import run_missing
+from slowfast.analysis.study.plan import TableSpec, build_study
+from slowfast.analysis.study.report import write_report
+from slowfast.analysis.study.resources import Resources
+from slowfast.analysis.study.tables import setting_text
 from slowfast.config.defaults import get_cfg
 from slowfast.config.parser import flat_settings
-from slowfast.engine.study.folders import check_folders
-from slowfast.engine.study.launch import run_missing
-from slowfast.engine.study.plan import TableSpec, build_study
-from slowfast.engine.study.report import write_report
-from slowfast.engine.study.resources import Resources
-from slowfast.engine.study.tables import setting_text
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from slowfast.datasets.synthetic import MotionSpec
-from slowfast.datasets.synthetic_writer import write_dataset
+from slowfast.synthetic.specs import MotionSpec
+from slowfast.synthetic.writer import write_dataset
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "exp" / "uniformer_s16_sthv1_pre1k_uniformer_extra_attn64_ATTN_ATTN_7_7_LG"

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from slowfast.utils.isolation import Lost, map_isolated
+from slowfast.prepare.isolation import Lost, map_isolated
 
 
 def work(item):

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from slowfast.datasets.mixup import smooth_one_hot
-from slowfast.visualization.batch import draw_batch, write_png
+from slowfast.datasets.augment.mixup import smooth_one_hot
+from slowfast.engine.batch_picture import draw_batch, write_png
 
 MEAN, STD = [0.45, 0.4, 0.35], [0.225, 0.2, 0.3]
 # Where the first row of a picture begins, and the bar in it (px).

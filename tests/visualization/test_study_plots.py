@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from slowfast.visualization.study_plots import Curves, Point, band, plot_accuracy_and_cost, plot_curves
+from slowfast.analysis.plots import Curves, Point, band, plot_accuracy_and_cost, plot_curves
 
 
 @pytest.fixture

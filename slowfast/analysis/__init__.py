@@ -1,0 +1,1 @@
+"""After a run: scores, studies over many runs, tables and plots."""

@@ -1,0 +1,1 @@
+"""Measurements of speed and memory: the operator, whole models, the data loader."""

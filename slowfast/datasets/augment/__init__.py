@@ -1,0 +1,1 @@
+"""Augmentation: frames to the clips that models are trained on and tested with."""

@@ -1,0 +1,1 @@
+"""Videos whose classes are motions, made by the project itself."""

@@ -1,1 +1,0 @@
-"""Pictures of arrays; nothing here reads a configuration."""
