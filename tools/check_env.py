@@ -23,9 +23,7 @@ STATE = ROOT / ".setup"
 
 MODULE_NAMES = {"opencv-python-headless": "cv2", "pillow": "PIL", "PyYAML": "yaml"}
 # Other distributions of the same module; two of them side by side overwrite each other's files.
-EQUIVALENTS = {
-    "opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless"),
-}
+EQUIVALENTS = {"opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")}
 
 
 def problem_with_environment(extras: list[str]) -> str | None:

@@ -88,9 +88,7 @@ def add_generator_arguments(parser: argparse.ArgumentParser, spec_class: type[Sp
         metavar="W",
         help="processes; no effect on the files",
     )
-    difficulty = parser.add_argument_group(
-        "size and difficulty (MIN MAX: each clip draws uniformly between them)"
-    )
+    difficulty = parser.add_argument_group("size and difficulty (MIN MAX: each clip draws uniformly between them)")
     for field in dataclasses.fields(spec_class):
         is_range = isinstance(field.default, tuple)
         difficulty.add_argument(
@@ -255,9 +253,7 @@ def add_kinetics400(commands: argparse._SubParsersAction) -> None:
 
 def run_kinetics400(args: argparse.Namespace) -> None:
     """Run `kinetics400`."""
-    prepared = kinetics400.prepare_kinetics400(
-        args.annotations, args.videos, args.out, args.class_order, args.workers
-    )
+    prepared = kinetics400.prepare_kinetics400(args.annotations, args.videos, args.out, args.class_order, args.workers)
     report_lists(args, prepared, kinetics400.PUBLISHED)
 
 

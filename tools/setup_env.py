@@ -49,9 +49,7 @@ def problem_with_venv(extras: list[str]) -> str | None:
         return "an installation was interrupted, starting afresh"
     if not venv_runs():
         return "it has no working Python >= 3.10 (any more), starting afresh"
-    check = subprocess.run(
-        [VENV_PYTHON, ROOT / "tools" / "check_env.py", *extras], stdout=subprocess.PIPE, text=True
-    )
+    check = subprocess.run([VENV_PYTHON, ROOT / "tools" / "check_env.py", *extras], stdout=subprocess.PIPE, text=True)
     return check.stdout.strip() or "the check failed" if check.returncode else None
 
 

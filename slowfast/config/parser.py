@@ -187,8 +187,7 @@ def _coerce(value: Any, default: Any, where: str) -> Any:
     # Exact types: a bool is an int to isinstance.
     if type(decoded) is not type(default):
         raise ValueError(
-            f"{where} takes a {type(default).__name__} such as {default!r}, "
-            f"found {value!r} ({type(decoded).__name__})"
+            f"{where} takes a {type(default).__name__} such as {default!r}, found {value!r} ({type(decoded).__name__})"
         )
     if isinstance(decoded, list) and default:
         decoded = [_coerce(item, default[0], f"{where}[{i}]") for i, item in enumerate(decoded)]

@@ -83,9 +83,7 @@ def load_records(cfg: CfgNode, split: str, num_classes: int) -> list[Record]:
         raise FileNotFoundError(f"{error}. {cfg.DATA.MISSING_HINT}".rstrip()) from error
 
 
-def leave_out(
-    cfg: CfgNode, split: str, records: list[Record], load: Callable[[str], list[Record]]
-) -> list[Record]:
+def leave_out(cfg: CfgNode, split: str, records: list[Record], load: Callable[[str], list[Record]]) -> list[Record]:
     """Return the records of a split that DATA.EXCLUDE_FILE does not name; the log says how many it names.
 
     Args:

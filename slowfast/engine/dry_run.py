@@ -17,13 +17,7 @@ from slowfast.datasets.loader import construct_loader
 from slowfast.engine.checkpoint import checkpoint_to_test, list_checkpoints
 from slowfast.engine.precision import resolve_precision
 from slowfast.engine.record import Recorder
-from slowfast.engine.setup import (
-    build_setup,
-    check_train_settings,
-    describe,
-    estimate_training_memory,
-    find_pretrained,
-)
+from slowfast.engine.setup import build_setup, check_train_settings, describe, estimate_training_memory, find_pretrained
 from slowfast.engine.test import check_test_settings, describe_views, load_tested
 from slowfast.models import build_model
 from slowfast.utils.distributed import Process

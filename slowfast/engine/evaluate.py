@@ -116,9 +116,7 @@ def _not_finite(logits: np.ndarray, batch: Batch, dataset, precision: str) -> li
 
 def _assemble(shares: list[tuple], dataset) -> ViewScores:
     bad = {index: (path, reason) for share in shares for index, path, reason in share[3]}
-    videos, views, logits = (
-        [array for share in shares for array in share[part]] for part in range(3)
-    )
+    videos, views, logits = ([array for share in shares for array in share[part]] for part in range(3))
     if not logits:
         path, reason = next(iter(bad.values()))
         raise ValueError(f"none of the {dataset.num_videos} videos can be decoded; the first one: {path}: {reason}")

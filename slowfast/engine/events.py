@@ -56,11 +56,7 @@ EVENTS: dict[str, Event] = {
     ),
     "train_step": Event(
         "every LOG_PERIOD steps and after the last step of an epoch; of the main process's clips since the line before",
-        {
-            **_TRAINING,
-            "lr": "learning rate of this step",
-            "grad_norm": "norm of this step's gradient before clipping",
-        },
+        {**_TRAINING, "lr": "learning rate of this step", "grad_norm": "norm of this step's gradient before clipping"},
     ),
     "train_epoch": Event(
         "after every epoch; of the clips of all processes",
@@ -76,11 +72,7 @@ EVENTS: dict[str, Event] = {
     ),
     "bad_video": Event(
         "at the end of an epoch, for every training video that was skipped",
-        {
-            "epoch": "the epoch, counted from 1",
-            "path": "the file",
-            "reason": "why it cannot be decoded",
-        },
+        {"epoch": "the epoch, counted from 1", "path": "the file", "reason": "why it cannot be decoded"},
     ),
     "val": Event("every TRAIN.EVAL_PERIOD epochs and after the last one", _VALIDATION),
     "val_ema": Event("with SOLVER.EMA_DECAY, after each val; of the averaged weights", _VALIDATION),

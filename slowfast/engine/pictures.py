@@ -46,9 +46,7 @@ def plot_learning_curves(train: Sequence[dict], val: Sequence[dict], path: str) 
     plt.close(figure)
 
 
-def plot_confusion_matrix(
-    matrix: np.ndarray, class_names: Sequence[str], path: str, is_compact: bool = False
-) -> None:
+def plot_confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str, is_compact: bool = False) -> None:
     """Draw counts (K, K), rows the true class, as shares of each row.
 
     Args:

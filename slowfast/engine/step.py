@@ -118,9 +118,7 @@ def _nonfinite(training: Training, loss_sum: float, batch: Batch) -> list[tuple[
     return None if is_scale else shares
 
 
-def _accumulate(
-    training: Training, clips: torch.Tensor, targets: torch.Tensor, weight: float
-) -> tuple[float, float]:
+def _accumulate(training: Training, clips: torch.Tensor, targets: torch.Tensor, weight: float) -> tuple[float, float]:
     """Add up the gradients of a step in passes of ``micro_batch_size`` clips; return loss sum and number right."""
     size = training.micro_batch_size or len(clips)
     parts = list(zip(clips.split(size), targets.split(size), strict=True))

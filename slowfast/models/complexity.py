@@ -11,13 +11,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from slowfast.models.attention import (
-    CostVolume,
-    EmimAttention,
-    JointAttention,
-    JointCostVolumeAttention,
-    MotionMlp,
-)
+from slowfast.models.attention import CostVolume, EmimAttention, JointAttention, JointCostVolumeAttention, MotionMlp
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from slowfast.prepare.annotation import (
-    Annotation,
-    check_disjoint,
-    field_of,
-    find_file,
-    read_json,
-    unknown_name,
-)
+from slowfast.prepare.annotation import Annotation, check_disjoint, field_of, find_file, read_json, unknown_name
 from slowfast.prepare.extract import Extraction
 from slowfast.prepare.lists import ListFolder, PreparedLists, Published
 from slowfast.prepare.video_files import prepare_videos

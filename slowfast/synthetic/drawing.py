@@ -70,9 +70,7 @@ def paste(frame: np.ndarray, sprite: np.ndarray, x: float, y: float, diameter: f
     scale = len(sprite) / diameter
     cos, sin = scale * math.cos(angle), scale * math.sin(angle)
     centre, column, row = (len(sprite) - 1) / 2, x - left, y - top
-    inverse = np.array(
-        [[cos, sin, centre - cos * column - sin * row], [-sin, cos, centre + sin * column - cos * row]]
-    )
+    inverse = np.array([[cos, sin, centre - cos * column - sin * row], [-sin, cos, centre + sin * column - cos * row]])
     patch = cv2.warpAffine(
         sprite,
         inverse,

@@ -31,21 +31,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from slowfast.synthetic.drawing import draw_texture, evaluate_texture, film, make_sprite, sprite_grid
-from slowfast.synthetic.specs import (
-    SpriteSpec,
-    check_label,
-    distractor_diameter,
-    draw_distractor_states,
-    parameter,
-)
+from slowfast.synthetic.specs import SpriteSpec, check_label, distractor_diameter, draw_distractor_states, parameter
 
 _NUM_DIRECTIONS = 12
 # Degrees, clockwise from moving right since y points down; a direction, then the same played backwards.
-_ANGLES = [
-    angle
-    for forward in range(0, 180, 360 // _NUM_DIRECTIONS)
-    for angle in (forward, forward + 180)
-]
+_ANGLES = [angle for forward in range(0, 180, 360 // _NUM_DIRECTIONS) for angle in (forward, forward + 180)]
 DIRECTION_NAMES: tuple[str, ...] = tuple(f"moving at {angle} degrees" for angle in _ANGLES)
 
 _OUTLINES = {"two-lobed": (2, 0.25), "three-lobed": (3, 0.3), "five-lobed": (5, 0.3)}  # lobes, their relative height

@@ -37,14 +37,10 @@ _MOTIONS = (
     ("approaching", "receding", (0.0, 0.0, 1.0, 0.0)),
     ("rotating clockwise", "rotating counter-clockwise", (0.0, 0.0, 0.0, 1.0)),
 )
-CLASS_NAMES: tuple[str, ...] = tuple(
-    name for forward, backward, _ in _MOTIONS for name in (forward, backward)
-)
+CLASS_NAMES: tuple[str, ...] = tuple(name for forward, backward, _ in _MOTIONS for name in (forward, backward))
 
 _BACKGROUND_FREQUENCIES = 5  # periods per frame side of the finest wave
-_SPRITE_FREQUENCIES = (
-    2  # periods per diameter of the finest wave: coarse enough to survive the smallest diameter
-)
+_SPRITE_FREQUENCIES = 2  # periods per diameter of the finest wave: coarse enough to survive the smallest diameter
 _SPRITE_AMPLITUDE = 110.0  # grey levels (standard deviation) at texture_contrast 1
 _COLOUR_SPREAD = 40.0  # grey levels, either way
 # Of the first harmonics of the sprite's outline, relative to its mean radius. Only their phases are random,
@@ -130,9 +126,7 @@ class MotionSpec(SpriteSpec):
     zoom: tuple[float, float] = parameter(
         (0.03, 0.06), 0.005, 0.5, "growth of approaching sprites, natural logarithm of size per frame"
     )
-    spin: tuple[float, float] = parameter(
-        (6.0, 12.0), 0.5, 60.0, "speed of rotating sprites, degrees per frame"
-    )
+    spin: tuple[float, float] = parameter((6.0, 12.0), 0.5, 60.0, "speed of rotating sprites, degrees per frame")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -144,9 +138,7 @@ class MotionSpec(SpriteSpec):
             )
 
 
-def _draw_sprite(
-    rng: np.random.Generator, colour: np.ndarray, contrast: float, resolution: int
-) -> np.ndarray:
+def _draw_sprite(rng: np.random.Generator, colour: np.ndarray, contrast: float, resolution: int) -> np.ndarray:
     """Draw a sprite (R, R, 4) float32 of random texture and outline, see `make_sprite`."""
     texture = draw_texture(rng, _SPRITE_FREQUENCIES)
     phases = rng.uniform(0, 2 * np.pi, len(_OUTLINE_AMPLITUDES))

@@ -53,9 +53,7 @@ def _write_video(
     path: Path, clip: np.ndarray, container_format: str, codec: str, options: dict[str, str], fps: int
 ) -> None:
     # bitexact: no random identifiers in the file, so that the same clip gives the same bytes.
-    with av.open(
-        str(path), "w", format=container_format, container_options={"fflags": "+bitexact"}
-    ) as container:
+    with av.open(str(path), "w", format=container_format, container_options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream(codec, rate=fps, options=options)
         stream.height, stream.width = clip.shape[1:3]
         stream.pix_fmt = "yuv420p"
@@ -191,9 +189,7 @@ def _check_same_parameters(path: Path, parameters: dict) -> None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path} is not valid JSON ({error}); choose another --out or delete the folder"
-        ) from error
+        raise ValueError(f"{path} is not valid JSON ({error}); choose another --out or delete the folder") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} does not describe a data set; choose another --out or delete the folder")
     for name in parameters | found:
@@ -246,9 +242,7 @@ def write_dataset(
     ):
         check_bounds(name, value, low, high)
     if media_format != "frames" and spec.size % 2:
-        raise ValueError(
-            f"size (--size) is {spec.size}; allowed: even sizes for {media_format} (colour is halved)"
-        )
+        raise ValueError(f"size (--size) is {spec.size}; allowed: even sizes for {media_format} (colour is halved)")
 
     layout, generator = _FORMATS[media_format], _GENERATORS[type(spec)]
     parameters = {

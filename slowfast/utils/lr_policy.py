@@ -6,12 +6,7 @@ import math
 
 
 def cosine_with_warmup(
-    progress: float,
-    base_lr: float,
-    max_epoch: float,
-    warmup_epochs: float,
-    warmup_start_lr: float,
-    end_lr: float,
+    progress: float, base_lr: float, max_epoch: float, warmup_epochs: float, warmup_start_lr: float, end_lr: float
 ) -> float:
     """Return the learning rate at ``progress`` epochs (fractional): linear warm-up, then half a cosine (SGDR).
 

@@ -16,6 +16,7 @@ FILES = sorted(FOLDER.glob("*.yaml"))
 # Rows per table of arXiv 2510.18705.
 ROWS = {4: 4, 5: 5, 6: 2, 7: 2, 8: 4, 9: 2, 10: 2, 11: 3}
 
+
 def keys_of(tree):
     return sum(keys_of(value) if isinstance(value, dict) else 1 for value in tree.values())
 

@@ -3,13 +3,7 @@ import pytest
 import torch
 
 from slowfast.config.defaults import get_cfg
-from slowfast.datasets.augment.mixup import (
-    Mixup,
-    build_mixup,
-    draw_cutmix_box,
-    merged_accuracy_target,
-    smooth_one_hot,
-)
+from slowfast.datasets.augment.mixup import Mixup, build_mixup, draw_cutmix_box, merged_accuracy_target, smooth_one_hot
 
 K = 7
 NEEDS_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -96,9 +90,7 @@ def test_shares_follow_the_beta_distribution():
     assert abs(shares.var() - 1 / (4 * (2 * 0.8 + 1))) < 0.01
 
 
-@pytest.mark.parametrize(
-    "alphas", [{"alpha": 1e-6, "cutmix_alpha": 0.0}, {"alpha": 0.0, "cutmix_alpha": 1e-6}]
-)
+@pytest.mark.parametrize("alphas", [{"alpha": 1e-6, "cutmix_alpha": 0.0}, {"alpha": 0.0, "cutmix_alpha": 1e-6}])
 def test_share_of_exactly_one_mixes_nothing_but_smooths(alphas):
     clips, labels = make_batch()
     unmixed = 0

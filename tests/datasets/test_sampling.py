@@ -6,14 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from slowfast.datasets.sampling import (
-    DenseSampler,
-    SparseSampler,
-    dense_test,
-    dense_train,
-    sparse_test,
-    sparse_train,
-)
+from slowfast.datasets.sampling import DenseSampler, SparseSampler, dense_test, dense_train, sparse_test, sparse_train
 
 
 @pytest.mark.parametrize(

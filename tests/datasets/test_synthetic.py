@@ -11,13 +11,7 @@ from slowfast.synthetic.specs import CLASS_NAMES, MotionSpec, render_clip, rever
 
 SMALL = MotionSpec(size=32, num_frames=8)
 HARD = MotionSpec(
-    size=40,
-    num_frames=7,
-    noise_std=12.0,
-    camera_jitter=0.02,
-    num_distractors=3,
-    texture_contrast=0.9,
-    zoom=(0.1, 0.2),
+    size=40, num_frames=7, noise_std=12.0, camera_jitter=0.02, num_distractors=3, texture_contrast=0.9, zoom=(0.1, 0.2)
 )
 PAIRS = range(0, len(CLASS_NAMES), 2)
 CLIPS_PER_CLASS = 160
@@ -62,9 +56,7 @@ def test_the_motion_is_what_the_name_says(label):
     """Measured on masks, with none of the renderer's geometry."""
     spec = MotionSpec(size=64, num_frames=8, texture_contrast=0.0, noise_std=0.0)
     words = CLASS_NAMES[label].replace("-", " ").split()
-    direction = np.array(
-        [("right" in words) - ("left" in words), ("down" in words) - ("up" in words)], dtype=float
-    )
+    direction = np.array([("right" in words) - ("left" in words), ("down" in words) - ("up" in words)], dtype=float)
     for seed in range(5):
         masks = _masks(seed, label, spec)
         assert masks.any((1, 2)).all()
@@ -116,9 +108,7 @@ def test_a_sprite_stays_in_view_however_long_the_clip():
 def clips():
     """Independent clips (classes, clips, L, 16, 16, 3) float32, halved in size for the classifiers."""
     seeds = iter(np.random.SeedSequence(11).spawn(12 * CLIPS_PER_CLASS))
-    rendered = [
-        [render_clip(next(seeds), label, SMALL) for _ in range(CLIPS_PER_CLASS)] for label in range(12)
-    ]
+    rendered = [[render_clip(next(seeds), label, SMALL) for _ in range(CLIPS_PER_CLASS)] for label in range(12)]
     halved = np.array(rendered, np.float32).reshape(12, CLIPS_PER_CLASS, 8, 16, 2, 16, 2, 3).mean((4, 6))
     return (halved - 128) / 64
 

@@ -76,9 +76,7 @@ def test_layout_labels_and_pictures(tmp_path, media_format):
             assert 10 * np.log10(255**2 / error) > 32  # dB, luma: the colour is stored at half the resolution
             clips.append(clip)
     if media_format == "frames":
-        assert sorted(p.name for p in (tmp_path / paths[0]).iterdir()) == [
-            f"{i:05d}.jpg" for i in range(1, 9)
-        ]
+        assert sorted(p.name for p in (tmp_path / paths[0]).iterdir()) == [f"{i:05d}.jpg" for i in range(1, 9)]
     for a, b in itertools.combinations(clips, 2):  # train and val share no clip, forwards or backwards
         assert (a != b).any()
         assert (a != b[::-1]).any()

@@ -149,8 +149,7 @@ def test_crop_boxes_follow_area_aspect_and_place():
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "box"),
-    [(10, 100, (0, 43, 10, 13)), (100, 10, (43, 0, 13, 10)), (1, 50, (0, 24, 1, 1))],
+    ("height", "width", "box"), [(10, 100, (0, 43, 10, 13)), (100, 10, (43, 0, 13, 10)), (1, 50, (0, 24, 1, 1))]
 )
 def test_crop_of_a_frame_that_no_draw_fits_is_central_with_the_nearest_aspect(height, width, box):
     rng = np.random.default_rng(4)

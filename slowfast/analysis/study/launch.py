@@ -229,5 +229,3 @@ def _kill(process: subprocess.Popen) -> None:
 def _last_lines(path: str) -> list[str]:
     with open(path, encoding="utf-8", errors="replace") as file:
         return [line.rstrip("\n") for line in deque(file, maxlen=_NUM_LAST_LINES)]
-
-

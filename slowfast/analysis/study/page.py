@@ -130,6 +130,6 @@ def _figure(caption: str, path: str, is_wide: bool) -> str:
     data = base64.b64encode(Path(path).read_bytes()).decode()
     kind = ' class="wide"' if is_wide else ""
     return (
-        f'<figure{kind}><figcaption>{escape(caption)}</figcaption>'
+        f"<figure{kind}><figcaption>{escape(caption)}</figcaption>"
         f'<img alt="{escape(caption)}" src="data:image/png;base64,{data}"></figure>'
     )

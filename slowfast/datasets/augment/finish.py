@@ -82,9 +82,7 @@ class Finish:
         self.std = std
         self.erase_mode = erase_mode
 
-    def __call__(
-        self, clips: torch.Tensor | PackedClips, remainders: Sequence[Remainder] = ()
-    ) -> torch.Tensor:
+    def __call__(self, clips: torch.Tensor | PackedClips, remainders: Sequence[Remainder] = ()) -> torch.Tensor:
         """Finish the clips of a batch, on the device where they are.
 
         Args:

@@ -75,9 +75,7 @@ class Mixup:
         return clips, targets
 
 
-def draw_cutmix_box(
-    rng: np.random.Generator, share: float, height: int, width: int
-) -> tuple[int, int, int, int]:
+def draw_cutmix_box(rng: np.random.Generator, share: float, height: int, width: int) -> tuple[int, int, int, int]:
     """Draw the box that CutMix pastes: sides sqrt(1 - share) of the frame's, uniform centre, clipped.
 
     Returns:

@@ -76,13 +76,9 @@ def _parameterless(function: Callable[[Image.Image], Image.Image]) -> Operation:
     return Operation(lambda *_: (), lambda frame, args, resampling: function(frame))
 
 
-def _tonal(
-    function: Callable[[Image.Image, float], Image.Image], value: Callable[[float], float]
-) -> Operation:
+def _tonal(function: Callable[[Image.Image, float], Image.Image], value: Callable[[float], float]) -> Operation:
     """A change of pixel values; ``value`` maps the strength to the argument of ``function``."""
-    return Operation(
-        lambda strength, *_: (value(strength),), lambda frame, args, resampling: function(frame, *args)
-    )
+    return Operation(lambda strength, *_: (value(strength),), lambda frame, args, resampling: function(frame, *args))
 
 
 def _signed_enhancement(enhancer: type) -> Operation:

@@ -69,9 +69,7 @@ def augment_region(
     return _look_up(planes, table)
 
 
-def needed_boxes(
-    augment: RandAugment, drawn: list[tuple[str, Arguments]], box: Box, frame: Box
-) -> list[Box]:
+def needed_boxes(augment: RandAugment, drawn: list[tuple[str, Arguments]], box: Box, frame: Box) -> list[Box]:
     """Return the part of the frame that is needed before each operation, and last ``box``, what is wanted after all."""
     boxes = [box]
     for name, args in reversed(drawn):

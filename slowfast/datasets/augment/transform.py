@@ -104,11 +104,7 @@ class TestTransform:
     __test__ = False  # not a test case, in spite of its name
 
     def __init__(
-        self,
-        size: int,
-        num_crops: int,
-        short_side: int | None = None,
-        interpolation: str = "bilinear",
+        self, size: int, num_crops: int, short_side: int | None = None, interpolation: str = "bilinear"
     ) -> None:
         if num_crops not in (1, 3):
             raise ValueError(f"num_crops (TEST.NUM_SPATIAL_CROPS) is {num_crops}; allowed: 1 (centre) | 3")
@@ -262,10 +258,7 @@ def build_test_transform(cfg: CfgNode, num_crops: int) -> TestTransform:
     is_known = data.TEST_INTERPOLATION in TEST_RESIZES
     _check("DATA.TEST_INTERPOLATION", data.TEST_INTERPOLATION, is_known, " | ".join(TEST_RESIZES))
     return TestTransform(
-        size=size,
-        num_crops=num_crops,
-        short_side=data.TEST_SHORT_SIDE or size,
-        interpolation=data.TEST_INTERPOLATION,
+        size=size, num_crops=num_crops, short_side=data.TEST_SHORT_SIDE or size, interpolation=data.TEST_INTERPOLATION
     )
 
 

@@ -106,9 +106,7 @@ def source_box(target: Box, frame: Box, matrix: Affine, interpolation: str) -> B
     )
 
 
-def warp(
-    planes: np.ndarray, source: Box, target: Box, frame: Box, matrix: Affine, interpolation: str
-) -> np.ndarray:
+def warp(planes: np.ndarray, source: Box, target: Box, frame: Box, matrix: Affine, interpolation: str) -> np.ndarray:
     """Warp a part of the frames; what lies outside of them is grey.
 
     Args:
@@ -193,9 +191,7 @@ def _transpose(planes: np.ndarray) -> np.ndarray:
     return transposed
 
 
-def _warp_tile(
-    planes: np.ndarray, source: Box, target: Box, frame: Box, matrix: Affine, kernel: _Kernel
-) -> np.ndarray:
+def _warp_tile(planes: np.ndarray, source: Box, target: Box, frame: Box, matrix: Affine, kernel: _Kernel) -> np.ndarray:
     """Warp planes (P, h, w) of the source to those of the target, by any matrix."""
     indices, weights = _sparse_rows(source, target, frame, matrix, kernel)
     num_planes, num_pixels = len(planes), source.height * source.width

@@ -92,8 +92,4 @@ def _read_ebml_size(file: BinaryIO) -> int | None:
     return None if size == unknown else size
 
 
-_READERS: dict[str, Callable[[BinaryIO], int | None]] = {
-    "avi": _avi_size,
-    "mp4": _mp4_size,
-    "matroska": _matroska_size,
-}
+_READERS: dict[str, Callable[[BinaryIO], int | None]] = {"avi": _avi_size, "mp4": _mp4_size, "matroska": _matroska_size}
