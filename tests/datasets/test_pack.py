@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from slowfast.config.defaults import get_cfg
-from slowfast.datasets import pack as pack_module
 from slowfast.datasets.build import build_dataset
 from slowfast.datasets.manifest import Record
 from slowfast.datasets.pack_index import INDEX_FILE
+from slowfast.prepare import pack as pack_module
 from slowfast.prepare.pack import SourceFiles, construct_pack, pack_records
 
 FRAMES = SourceFiles("frames", "{:05d}.jpg", 1)

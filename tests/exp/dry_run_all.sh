@@ -21,5 +21,5 @@ dry_run() {
 }
 export -f dry_run
 
-"$PY" tests/exp/stand_ins.py "$work" "$@" >"$work/jobs"
+"$PY" tests/support/stand_ins.py "$work" "$@" >"$work/jobs"
 xargs -P "$(nproc)" -L 1 bash -c 'dry_run "$@"' _ <"$work/jobs"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from slowfast.analysis import experiments
 from slowfast.config.experiment import load_cfg
-from slowfast.engine import experiments
 from slowfast.engine.run import main
 
 ROOT = Path(__file__).parents[2]

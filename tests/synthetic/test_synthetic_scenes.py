@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from slowfast.config.defaults import get_cfg
-from slowfast.datasets import synthetic_scenes
 from slowfast.datasets.build import build_dataset
 from slowfast.datasets.manifest import read_class_names
+from slowfast.synthetic import scenes as synthetic_scenes
 from slowfast.synthetic.scenes import DIRECTION_NAMES, KIND_NAMES, SceneSpec, render_scene
 from slowfast.synthetic.specs import reversed_label
 from slowfast.synthetic.writer import write_dataset

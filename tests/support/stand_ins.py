@@ -1,6 +1,6 @@
 """Stand-ins for what experiments need: miniature data sets in the official layouts, and finished runs to start from.
 
-    python tests/exp/stand_ins.py FOLDER [NAME ...]
+    python tests/support/stand_ins.py FOLDER [NAME ...]
 
 makes them in FOLDER and prints a line per experiment (all, or those named) and script: both names, and KEY VALUE pairs.
 """
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tools"), str(ROOT / "tests" / "datasets")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tools"), str(ROOT / "tests" / "support")]
 
 import cv2
 import invented_releases

@@ -13,8 +13,8 @@ import pytest
 from numbered_video import write_folder, write_video
 
 from slowfast.config.defaults import get_cfg
-from slowfast.datasets import check
 from slowfast.datasets.build import build_dataset
+from slowfast.prepare import check
 from slowfast.prepare.check import CheckedSplit, check_data, describe_class_order
 from slowfast.prepare.kinetics400 import class_names
 

@@ -12,7 +12,7 @@ import decord
 import numpy as np
 import pytest
 
-from slowfast.datasets import synthetic_writer
+from slowfast.synthetic import writer as synthetic_writer
 from slowfast.synthetic.specs import CLASS_NAMES, MotionSpec, render_clip
 from slowfast.synthetic.writer import MEDIA_FORMATS, write_dataset
 
