@@ -1,0 +1,29 @@
+"""Mistakes of users, told in one line; every other error keeps its traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class UserError(ValueError):
+    """Mistake in a setting, a file, an argument or the environment.
+
+    The message is complete: it names file, line or key, the value found, and what is allowed or to be done.
+    """
+
+
+def run_tool(main: Callable[[], int | None]) -> NoReturn:
+    """Run a command-line tool and exit with its status: 2 with one line for a :class:`UserError`, 130 if interrupted."""
+    try:
+        status = main()
+    except UserError as error:
+        rank = os.environ.get("RANK", "0")
+        sys.stderr.write(f"{'' if rank == '0' else f'[process {rank}] '}error: {error}\n")
+        status = 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        status = 130
+    sys.exit(status or 0)
