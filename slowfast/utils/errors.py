@@ -16,7 +16,7 @@ class UserError(ValueError):
 
 
 def run_tool(main: Callable[[], int | None]) -> NoReturn:
-    """Run a command-line tool and exit with its status: 2 with one line for a :class:`UserError`, 130 if interrupted."""
+    """Run a command-line tool and exit with its status: 2 and one line for a :class:`UserError`, 130 if stopped."""
     try:
         status = main()
     except UserError as error:
