@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from slowfast.benchmark.op import find_device, machine_line
+from slowfast.config.experiment import load_cfg
 from slowfast.datasets.augment.erasing import draw_erasing, erase_
 from slowfast.datasets.augment.finish import build_finish
 from slowfast.datasets.augment.transform import TrainTransform, draw_crop_box
@@ -30,6 +33,7 @@ from slowfast.datasets.decoder import DecodeError
 from slowfast.datasets.loader import collate, construct_loader
 from slowfast.datasets.manifest import Record
 from slowfast.datasets.video_dataset import Sample, TrainVideos
+from slowfast.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -267,3 +271,74 @@ def _one_thread():
     finally:
         torch.set_num_threads(threads[0])
         cv2.setNumThreads(threads[1])
+
+
+def report_loading(
+    cfg: str,
+    opts: Sequence[str],
+    synthetic: str | None,
+    compare_plain: bool,
+    step_ms: float | None,
+    stages_only: bool,
+    videos: int,
+    rounds: int,
+    batches: int | None,
+) -> tuple[str, dict]:
+    """Time the stages of loading and the whole loader; return the table as text, and the figures."""
+    settings = load_cfg(cfg, opts).clone()
+    settings.defrost()
+    device = find_device(settings.DEVICE)
+    with tempfile.TemporaryDirectory() as folder:
+        if synthetic:
+            _use_synthetic_frames(settings, Path(folder), synthetic, videos)
+        times = time_stages(settings, device, videos, rounds, compare_plain)
+        lines = [machine_line(device), *_stage_lines(times)]
+        found = {"machine": lines[0], "clips_per_video": times.clips_per_video, "stages_ms": times.stages_ms}
+        found |= {"worker_ms": times.worker_ms, "plain_ms": times.plain_ms}
+        if compare_plain:
+            ratios = [times.plain_ms / ms for ms in (times.worker_ms, times.worker_ms + times.stages_ms["finish"])]
+            lines.append(
+                f"plain pipeline {times.plain_ms:.1f} ms per video: {ratios[0]:.2f}x the time of the worker, "
+                f"{ratios[1]:.2f}x with the finish"
+            )
+        if step_ms:
+            num_videos = settings.TRAIN.BATCH_SIZE
+            needed = times.workers_for(num_videos, step_ms)
+            lines.append(f"a step of {step_ms:g} ms on {num_videos} videos needs {needed} workers, with a core each")
+        if not stages_only:
+            num_workers = settings.DATA_LOADER.NUM_WORKERS
+            total = time_loader(settings, batches or 2 * max(2, num_workers))
+            lines.append(f"in total {total:.1f} clips/s with {num_workers} workers on {os.cpu_count()} cores")
+            found |= {"clips_per_sec": total, "workers": num_workers}
+    return "\n".join(lines), found
+
+
+def _use_synthetic_frames(cfg, folder: Path, size: str, num_videos: int) -> None:
+    """Point the configuration at frames made for the occasion, as many as a batch needs."""
+    try:
+        width, height = (int(length) for length in size.split("x"))
+    except ValueError:
+        width = height = 0
+    if min(width, height) < 16:
+        raise UserError(f"--synthetic is {size!r}; allowed: WIDTHxHEIGHT in px, such as 427x240")
+    num_frames = max(2, cfg.DATA.NUM_FRAMES * 3 // 2)
+    write_synthetic_frames(folder, max(num_videos, cfg.TRAIN.BATCH_SIZE), width, height, num_frames)
+    cfg.merge_from_list(
+        ["DATA.DATASET", "VideoList", "DATA.SOURCE", "frames", "DATA.PATH_TO_DATA_DIR", str(folder)]
+        + ["DATA.PATH_PREFIX", "", "DATA.LABEL_PATH_TEMPLATE", "{}.txt", "DATA.CLASS_NAMES_FILE", ""]
+        + ["DATA.IMAGE_TEMPLATE", "{:05d}.jpg", "DATA.FIRST_IMAGE", 1, "DATA.PATH_LABEL_SEPARATOR", "auto"]
+        + ["DATA.PACKED", "", "DATA.EXCLUDE_FILE", ""]
+    )
+
+
+def _stage_lines(times: LoaderTimes) -> list[str]:
+    lines = ["stage     ms per video   share of the worker"]
+    for stage, ms in times.stages_ms.items():
+        share = "training process" if stage == "finish" else f"{ms / times.worker_ms:.1%}"
+        lines.append(f"{stage:<10} {ms:11.2f}   {share}")
+    lines.append(
+        f"worker     {times.worker_ms:11.2f}   for {times.clips_per_video} clips: "
+        f"{1000 * times.clips_per_video / times.worker_ms:.1f} clips/s per core, decoding "
+        f"{times.stages_ms['decode'] / times.worker_ms:.0%} of the time"
+    )
+    return lines

@@ -1,160 +1,111 @@
-"""Measurements: counts of a model, and times of operators as ratios within one run."""
+"""Times of the EMIM backends, as ratios of medians within one run."""
 
 from __future__ import annotations
 
+import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
+from torch.utils.benchmark import Timer
 
-from slowfast.models import build_model
-from slowfast.models.complexity import count_macs, count_parameters
-from slowfast.ops.depthwise import DepthwiseConv3d
 from slowfast.ops.emim import BACKENDS, EmimRules, MotionWeights, emim_attention
+from slowfast.utils.errors import UserError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# A measurement repeats a short function for this long.
+_MIN_RUN_SEC = 0.05
 
 
-def count_model(cfg) -> dict:
-    """Count a configuration for one training clip.
+def time_in_turn(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Time functions in turn, so that all see the same disturbances of the machine.
+
+    Args:
+        functions: by name, without arguments.
+        rounds: measurements of each, every one after calls that are not counted.
 
     Returns:
-        ``parameters``; ``gflops``, billions of multiply-accumulates; and the same ``by_stage`` and ``by_kind`` of
-        operator, which each add up to ``gflops``.
+        For each name the median milliseconds of a call, work that is queued on a GPU included.
     """
-    with torch.device("meta"):
-        model = build_model(cfg)
-    counts = count_macs(model, (3, cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE))
-    return {
-        "parameters": count_parameters(model),
-        "gflops": counts.macs / 1e9,
-        "by_stage": {name: macs / 1e9 for name, macs in counts.by_stage.items()},
-        "by_kind": {name: macs / 1e9 for name, macs in counts.by_kind.items()},
-    }
+    threads = torch.get_num_threads()
+    timers = {name: Timer("run()", globals={"run": run}, num_threads=threads) for name, run in functions.items()}
+    found: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, timer in timers.items():
+            found[name].append(1000 * timer.blocked_autorange(min_run_time=_MIN_RUN_SEC).median)
+    return {name: statistics.median(times) for name, times in found.items()}
 
 
 def time_emim(
-    frames: int = 16,
-    size: int = 14,
-    heads: int = 5,
-    channels: int = 64,
-    window: int = 7,
-    dtype: torch.dtype = torch.float32,
-    repeats: int = 5,
-    clips: int = 1,
-    device: str = "cpu",
-) -> dict[str, dict[str, float]]:
+    clips: int, frames: int, size: int, heads: int, channels: int, window: int, precision: str, device: str, rounds: int
+) -> tuple[str, dict]:
     """Time EMIM attention with every backend that can run.
 
     Args:
+        clips: size of the batch.
         frames: frames of a clip.
         size: side of the token grid.
         heads: attention heads.
         channels: channels per head.
         window: side of the window.
-        dtype: of all tensors.
-        repeats: measurements of each backend, after one that is not counted.
-        clips: size of the batch.
-        device: "cpu" or "cuda".
+        precision: a name in ``DTYPES``, of all tensors.
+        device: auto, cpu or cuda.
+        rounds: measurements of each backend.
 
     Returns:
-        For each backend what :func:`time_in_turn` says.
+        The table as text; and ``machine``, ``title`` and ``times``: by backend ``forward_ms`` and ``step_ms``.
     """
+    device = find_device(device)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, dtype=DTYPES[precision], device=device, requires_grad=True)
+
+    tokens = draw(clips, frames, size, size, 3, heads, channels)
+    query, key, value = tokens.unbind(-3)  # views of one projection, as in the model
     places = window * window
-    tokens = (clips, frames, size, size, 3, heads, channels)
-    motion_shapes = ((4 * places, places), (4 * places,), (channels, 4 * places), (channels,))
-
-    def draw(*shape):
-        return torch.randn(*shape, dtype=dtype, device=device, requires_grad=True)
-
-    query, key, value = draw(*tokens).unbind(-3)  # views of one projection, as in the model
-    bias, motion = draw(heads, window, window), MotionWeights(*(draw(*shape) for shape in motion_shapes))
-    rules = EmimRules()
-    functions = {}
+    motion = MotionWeights(draw(4 * places, places), draw(4 * places), draw(channels, 4 * places), draw(channels))
+    bias, rules = draw(heads, window, window), EmimRules()
+    forward, steps = {}, {}
     for name, backend in BACKENDS.items():
-        function = partial(emim_attention, query, key, value, window, bias, motion, rules, name)
+        run = partial(emim_attention, query, key, value, window, bias, motion, rules, name)
+        if backend.why_not(query, window, rules, False) is None:
+            forward[name] = run
         if backend.why_not(query, window, rules, True) is None:
-            functions[name] = function
-        elif backend.why_not(query, window, rules, False) is None:
-            functions[name] = torch.no_grad()(function)
-    return time_in_turn(functions, repeats, device)
+            steps[name] = partial(_step, run, (tokens, bias, *motion))
+    with torch.no_grad():
+        forward_ms = time_in_turn(forward, rounds)
+    step_ms = time_in_turn(steps, rounds)
+    title = f"EMIM attention, {clips} x {frames} x {size} x {size} tokens, {heads} heads of {channels}, window {window}"
+    lines = [machine_line(device), f"{title}, {precision}, medians of {rounds} rounds in turn"]
+    for name, ms in forward_ms.items():
+        line = f"{name:>10}: forward {ms:9.3f} ms ({forward_ms['reference'] / ms:5.2f}x), "
+        if name in step_ms:
+            line += f"forward + backward {step_ms[name]:9.3f} ms ({step_ms['reference'] / step_ms[name]:5.2f}x)"
+        lines.append(line if name in step_ms else f"{line}no gradients here")
+    times = {name: {"forward_ms": ms, "step_ms": step_ms.get(name)} for name, ms in forward_ms.items()}
+    return "\n".join(lines), {"machine": lines[0], "title": lines[1], "times": times}
 
 
-def time_depthwise(
-    clips: int = 1,
-    frames: int = 16,
-    size: int = 56,
-    channels: int = 64,
-    kernel: int = 5,
-    repeats: int = 5,
-    dtype: torch.dtype = torch.float32,
-    device: str = "cpu",
-) -> dict[str, dict[str, float]]:
-    """Time the depthwise convolution against torch's; see :func:`time_in_turn` for what is returned.
-
-    On a GPU ours is torch's, and what matters is the layout: contiguous tensors go to kernels of PyTorch's own, those
-    with the channels last to cuDNN.
-    """
-    layouts = {"torch": torch.channels_last_3d, "torch, contiguous": torch.contiguous_format}
-    functions = {}
-    for name, layout in layouts.items():
-        x = torch.randn(clips, channels, frames, size, size, dtype=dtype, device=device)
-        x = x.contiguous(memory_format=layout).requires_grad_()
-        modules = {name: torch.nn.Conv3d(channels, channels, kernel, padding=kernel // 2, groups=channels)}
-        if name == "torch" and device == "cpu":
-            modules["ours"] = DepthwiseConv3d(channels, kernel)
-        functions.update({key: partial(module.to(device, dtype), x) for key, module in modules.items()})
-    return time_in_turn(functions, repeats, device)
+def _step(run: Callable[[], torch.Tensor], inputs: Sequence[torch.Tensor]) -> None:
+    out = run()
+    torch.autograd.grad(out, inputs, torch.ones_like(out))
 
 
-def time_in_turn(
-    functions: dict[str, Callable[[], torch.Tensor]], repeats: int, device: str = "cpu"
-) -> dict[str, dict[str, float]]:
-    """Time functions in turn, so that all see the same disturbances of the machine.
-
-    On a GPU the time is that between two marks in its queue. A large tensor is written before the first: inputs are
-    then not in the cache, and the host has a head start with its launches.
-
-    Args:
-        functions: by name; each returns a tensor.
-        repeats: measurements of each, after one that is not counted.
-        device: where they run, "cpu" or "cuda".
-
-    Returns:
-        For each name the median ``forward_ms``, and ``step_ms`` (forward and backward) if the result has gradients.
-    """
-    mark, ms_between = _HOST_CLOCK if device == "cpu" else _DEVICE_CLOCK
-    flood = torch.empty(0 if device == "cpu" else 2**28, dtype=torch.uint8, device=device)
-    times: dict[str, list[dict[str, float]]] = {name: [] for name in functions}
-    for _ in range(repeats + 1):
-        for name, function in functions.items():
-            flood.zero_()
-            start = mark()
-            out = function()
-            forward, end = mark(), None
-            if out.requires_grad:
-                out.backward(torch.ones_like(out))
-                end = mark()
-            times[name].append({"forward_ms": ms_between(start, forward)})
-            if end is not None:
-                times[name][-1]["step_ms"] = ms_between(start, end)
-    return {
-        name: {key: statistics.median(one[key] for one in measured[1:]) for key in measured[0]}
-        for name, measured in times.items()
-    }
+def find_device(name: str) -> torch.device:
+    """Return the device of a name; auto is a GPU where there is one."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device is cuda, which PyTorch does not find here; allowed: auto, cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _record_event() -> torch.cuda.Event:
-    event = torch.cuda.Event(enable_timing=True)
-    event.record()
-    return event
-
-
-def _ms_between_events(start: torch.cuda.Event, end: torch.cuda.Event) -> float:
-    end.synchronize()
-    return start.elapsed_time(end)
-
-
-# Each a function that returns a mark, and one that returns the milliseconds between two.
-_HOST_CLOCK = (time.perf_counter, lambda start, end: 1000 * (end - start))
-_DEVICE_CLOCK = (_record_event, _ms_between_events)
+def machine_line(device: torch.device) -> str:
+    """Return device, threads, version and date, without which a time means nothing."""
+    cpu_info = Path("/proc/cpuinfo")
+    lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
+    cpu = next((line.split(": ", 1)[-1] for line in lines if line.startswith("model name")), platform.machine())
+    gpu = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, " if device.type == "cuda" else ""
+    threads = f"{torch.get_num_threads()} threads"
+    return f"{gpu}{cpu}, {threads}, torch {torch.__version__}, {time.strftime('%Y-%m-%d', time.gmtime())}"

@@ -84,7 +84,12 @@ def command(monkeypatch):
     def run(*arguments):
         config = ROOT / "configs/emim_s16_ssv1_in1k.yaml"
         monkeypatch.setattr("sys.argv", ["benchmark.py", "loader", "--cfg", str(config), *map(str, arguments)])
-        return tool.main()
+        try:
+            tool.main()
+        except (ValueError, OSError, ImportError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        return 0
 
     return run
 

@@ -11,11 +11,13 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 
 from slowfast.analysis.study.plan import Run, Study, Table, Variant
-from slowfast.benchmark.op import count_model
 from slowfast.engine.results import SCORES, read_epochs, read_results
 from slowfast.engine.scores import combine, load_scores
+from slowfast.models import build_model
+from slowfast.models.complexity import count_gmacs, count_parameters
 from slowfast.utils.intervals import seed_interval
 from slowfast.utils.logging import read_events
 from slowfast.utils.metrics import confusion_matrix
@@ -80,7 +82,7 @@ def summarize(study: Study, findings: Sequence[Finding]) -> dict[str, list[dict[
     for finding in findings:
         by_variant.setdefault(finding.run.variant.name, []).append(finding)
     # Not of the others: a model that cannot be built may be why a run has failed.
-    counts = {variant.name: count_model(variant.cfg) for variant in study.variants() if variant.name in by_variant}
+    counts = {variant.name: _count(variant.cfg) for variant in study.variants() if variant.name in by_variant}
     lines = {}
     for table in study.tables:
         keys = table.varied_keys()
@@ -106,6 +108,13 @@ def summarize(study: Study, findings: Sequence[Finding]) -> dict[str, list[dict[
                 line.update(_difference(own, baseline if row.name != table.baseline else []))
             lines[table.name].append(line)
     return lines
+
+
+def _count(cfg) -> dict[str, float]:
+    with torch.device("meta"):
+        model = build_model(cfg)
+    clip = (3, cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE)
+    return {"parameters": count_parameters(model), "gflops": count_gmacs(model, clip)}
 
 
 def _means(findings: Sequence[Finding]) -> dict[str, float | None]:
