@@ -7,30 +7,25 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from slowfast.analysis.experiments import PAGE, make_page
+from slowfast.utils.errors import run_tool
 
 
-def main(argv: list[str] | None = None) -> int:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--write", action="store_true", help="write the tables")
     what.add_argument("--check", action="store_true", help="exit with status 1 if they are not current; write nothing")
-    args = parser.parse_args(argv)
+    args = parser.parse_args()
     os.chdir(Path(__file__).resolve().parents[1])
+    from slowfast.analysis.tables import PAGE, make_page  # takes seconds, which --help need not wait for
+
     current = PAGE.read_text(encoding="utf-8")
-    try:
-        page = make_page(current)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if args.check and page != current:
-        print(f"{PAGE} is not current: run python tools/list_experiments.py --write", file=sys.stderr)
-        return 1
-    if page != current:
+    page = make_page(current)
+    if args.write:
         PAGE.write_text(page, encoding="utf-8")
-    print(f"{PAGE} is {'current' if page == current else 'written'}")
-    return 0
+    print(f"{PAGE} is {'current' if page == current else 'written' if args.write else 'not current: use --write'}")
+    return int(args.check and page != current)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_tool(main)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from slowfast.analysis.rescore import compare, comparison_line, rescore
+from slowfast.analysis.scores import compare, comparison_line, rescore
 from slowfast.engine.results import summary_line
 from slowfast.utils.metrics import ENSEMBLE_METHODS
 

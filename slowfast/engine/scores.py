@@ -24,13 +24,9 @@ import contextlib
 import json
 import os
 import zipfile
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
-
-from slowfast.utils.metrics import ensemble
 
 
 @dataclass(frozen=True)
@@ -105,81 +101,3 @@ def load_scores(path: str) -> Scores:
         raise ValueError(f"{path}: {len(class_names)} class names for logits of {logits.shape[2]} classes")
     facts = json.loads(str(arrays["facts"])) if "facts" in arrays else {}
     return Scores(videos.astype(np.str_), labels.astype(np.int64), logits, class_names, facts, path)
-
-
-def align(runs: Sequence[Scores]) -> list[Scores]:
-    """Return the runs with the videos of each in the order of the first one.
-
-    Raises:
-        ValueError: the runs have other videos, labels, numbers of classes or class names.
-    """
-    first = runs[0]
-    order = _canonical_order(first)
-    position = np.empty(len(order), dtype=np.int64)
-    position[order] = np.arange(len(order))
-    aligned = [first]
-    for run in runs[1:]:
-        _check_same_task(first, run)
-        # A path may be listed twice: sorted by label too, equal lines fall on each other.
-        index = _canonical_order(run)[position]
-        differing = np.flatnonzero(run.labels[index] != first.labels)
-        if len(differing):
-            video = differing[0]
-            raise ValueError(
-                f"{len(differing)} videos have other labels in {run.path} than in {first.path}, such as "
-                f"{first.videos[video]}: {run.labels[index][video]} there, {first.labels[video]} here"
-            )
-        aligned.append(replace(run, videos=run.videos[index], labels=run.labels[index], logits=run.logits[index]))
-    return aligned
-
-
-def combine(runs: Sequence[Scores], method: str, weights: Sequence[float] | None = None) -> np.ndarray:
-    """Return the scores (M, K) of one run by an ensemble method, or of several together.
-
-    A run's part in the sum does not depend on its number of views: of several runs, the weighted mean of the mean
-    logits (sum_logits), mean probabilities (mean_probability) or largest logits (max) is taken. Probabilities are the
-    method for models whose logits differ in scale. A video without a score in one of the runs has none.
-
-    Args:
-        runs: aligned (``align``).
-        method: a name of ``metrics.ENSEMBLE_METHODS``.
-        weights: one per run, none negative; equal by default.
-
-    Raises:
-        ValueError: weights that are none.
-    """
-    if weights is not None and len(weights) != len(runs):
-        raise ValueError(f"{len(weights)} weights for {len(runs)} score files, they must be as many")
-    if weights is not None and not (np.isfinite(weights).all() and min(weights) >= 0 and sum(weights) > 0):
-        raise ValueError(f"weights must not be negative, and one at least must be positive, found {list(weights)}")
-    if len(runs) == 1:
-        return ensemble(runs[0].logits, method)  # to the last digit what the test computed
-    shares = np.full(len(runs), 1 / len(runs)) if weights is None else np.asarray(weights) / np.sum(weights)
-    total = np.zeros(runs[0].logits[:, 0].shape)
-    for run, share in zip(runs, shares, strict=True):
-        num_summed = run.logits.shape[1] if method == "sum_logits" else 1
-        total += share / num_summed * ensemble(run.logits, method)
-    return total
-
-
-def _canonical_order(run: Scores) -> np.ndarray:
-    return np.lexsort((run.labels, run.videos))
-
-
-def _check_same_task(first: Scores, run: Scores) -> None:
-    here, there = Counter(first.videos.tolist()), Counter(run.videos.tolist())
-    if here != there:
-        counts = []
-        for path, only in ((first.path, here - there), (run.path, there - here)):
-            example = f" (such as {next(iter(only))})" if only else ""
-            counts.append(f"{only.total()} only in {path}{example}")
-        raise ValueError(f"the score files are not about the same videos: {', '.join(counts)}")
-    classes = first.logits.shape[2], run.logits.shape[2]
-    if classes[0] != classes[1]:
-        raise ValueError(f"{first.path} has {classes[0]} classes, {run.path} has {classes[1]}")
-    if first.class_names and run.class_names and first.class_names != run.class_names:
-        label = next(k for k in range(classes[0]) if first.class_names[k] != run.class_names[k])
-        raise ValueError(
-            f"class {label} is {first.class_names[label]!r} in {first.path} and {run.class_names[label]!r} in "
-            f"{run.path}: other class names or another order"
-        )

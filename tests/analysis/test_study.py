@@ -1,14 +1,14 @@
-"""What a study consists of, and how it is written down; nothing is trained here."""
+"""Studies without training: their runs, their files, and what a report makes of known numbers."""
 
-import csv
-
+import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 import yaml
 
-from slowfast.analysis.study.outcome import wall_sec
-from slowfast.analysis.study.page import Figures, Section, page
-from slowfast.analysis.study.plan import TableSpec, build_study, configuration_name, read_study, relevant_settings
-from slowfast.analysis.study.tables import Column, columns, markdown, write_table_csv
+from slowfast.analysis.plots import plot_accuracies, plot_curves
+from slowfast.analysis.report import markdown, summarize
+from slowfast.analysis.study import Table, build_study, configuration_name, read_study, relevant_settings
+from slowfast.utils.errors import UserError
 
 
 @pytest.fixture
@@ -25,35 +25,28 @@ def write(tmp_path, monkeypatch):
     return write
 
 
-def line(config, settings, number=1, **values):
-    names = ("top1", "top5", "mean_class")
-    accuracies = {key: None for name in names for key in (name, f"{name}_plus_minus")}
-    others = {"gflops": 0.07, "parameters": 1000, "clips_per_sec": 10.0, "train_loss": 1.5}
-    fixed = {"number": number, "config": config, "same_runs_as": "", "settings": settings, "seeds": [0]}
-    return {**fixed, **accuracies, **others, **values}
+def tables_of(*cfgs, **content):
+    return {"table": {"cfgs": list(cfgs), **content}}
 
 
 def test_runs_are_every_configuration_with_every_seed(write):
     write(a={"EMIM": {"WINDOW": [3, 3]}}, b={"EMIM": {"WINDOW": [5, 5]}, "LOG_PERIOD": 3})
-    study = build_study([TableSpec("table", ["*.yaml"], "b")], [3, 1], "out", ["SOLVER.MAX_EPOCH", "2"])
+    study = build_study(tables_of("*.yaml", baseline="b"), [3, 1], "out", ["SOLVER.MAX_EPOCH", "2"])
     # All configurations of the first seed come first.
-    assert [run.folder for run in study.runs()] == ["out/a/seed3", "out/b/seed3", "out/a/seed1", "out/b/seed1"]
-    assert {run.settings["RNG_SEED"] for run in study.runs()} == {1, 3}
-    assert study.variants()[0].cfg.SOLVER.MAX_EPOCH == 2
-    # How often something is logged is no difference.
-    assert study.tables[0].varied_keys() == ["EMIM.WINDOW"]
+    assert [run.folder for run in study.runs] == ["out/a/seed3", "out/b/seed3", "out/a/seed1", "out/b/seed1"]
+    assert [run.seed for run in study.runs] == [3, 3, 1, 1] and study.runs[0].cfg.SOLVER.MAX_EPOCH == 2
+    assert study.tables["table"] == Table("table", "b", {"a": "a", "b": "b"})
 
 
 def test_equal_settings_share_their_runs(write, tmp_path):
     write(emim={"EMIM": {"MOTION": True}}, on={"OUTPUT_DIR": "elsewhere"}, off={"EMIM": {"MOTION": False}})
-    specs = [TableSpec("table4", ["emim.yaml", "off.yaml"]), TableSpec("table7", ["on.yaml", "off.yaml"])]
-    study = build_study(specs, [0], "out", [])
-    assert [run.folder for run in study.runs()] == ["out/emim/seed0", "out/off/seed0"]
-    assert [row.variant.name for row in study.tables[1].rows] == ["emim", "off"]
-    assert [row.name for row in study.tables[1].rows] == ["on", "off"]
+    tables = {"table4": {"cfgs": ["emim.yaml", "off.yaml"]}, "table7": {"cfgs": ["on.yaml", "off.yaml"]}}
+    study = build_study(tables, [0], "out", [])
+    assert [run.folder for run in study.runs] == ["out/emim/seed0", "out/off/seed0"]
+    assert study.tables["table7"].rows == {"on": "emim", "off": "off"}
     # Whichever of them has runs already keeps them.
     (tmp_path / "out" / "on").mkdir(parents=True)
-    assert [run.folder for run in build_study(specs, [0], "out", []).runs()] == ["out/on/seed0", "out/off/seed0"]
+    assert [run.folder for run in build_study(tables, [0], "out", []).runs] == ["out/on/seed0", "out/off/seed0"]
 
 
 def test_configuration_is_named_after_its_file_or_experiment():
@@ -61,107 +54,103 @@ def test_configuration_is_named_after_its_file_or_experiment():
     assert configuration_name("exp/quickstart/config.yaml") == "quickstart"
 
 
-def test_settings_of_before_a_key_existed_have_its_default():
+def test_settings_are_those_with_an_effect_and_defaults_of_keys_that_came_later():
     now = relevant_settings("RNG_SEED: 1\n")
-    assert now["RNG_SEED"] == 1 and now["EMIM.MOTION"] is True
-    assert relevant_settings("RNG_SEED: 1\nLOG_PERIOD: 99\nTENSORBOARD: {ENABLE: false}\n") == now
-    assert relevant_settings("RNG_SEED: 1\nSOLVER: {MAX_EPOCH: 3}\n") != now
+    assert now["EMIM.MOTION"] is True and "RNG_SEED" not in now
+    assert relevant_settings("RNG_SEED: 2\nLOG_PERIOD: 99\nTENSORBOARD: {ENABLE: false}\n") == now
+    assert relevant_settings("SOLVER: {MAX_EPOCH: 3}\n") != now
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seeds": [0, 0]}, r"different numbers from 0 on, .* found \[0, 0\]"),
-        ({"seeds": []}, "at least one, found"),
+        ({"seeds": [0, 0]}, r"different whole numbers from 0 on, .* found \[0, 0\]"),
+        ({"seeds": ["x"]}, r"found \['x'\]"),
+        ({"out": ""}, "a folder"),
         ({"overrides": ["RNG_SEED", "3"]}, "RNG_SEED cannot be set for a whole study: --seeds"),
-        ({"overrides": ["TEST.ENABLE", "False"]}, "a.yaml: TEST.ENABLE is False"),
-        ({"overrides": ["TEST.CHECKPOINT_FILE_PATH", "x.pyth"]}, "every seed would be tested with that file"),
-        ({"specs": [TableSpec("table", ["a.yaml"], "c")]}, "baseline 'c' of table table is none of its rows: a"),
-        ({"specs": [TableSpec("a/b", ["a.yaml"])]}, "'a/b' cannot be the name of a table"),
-        ({"specs": [TableSpec("runs", ["a.yaml"])]}, "'runs' cannot be"),
-        ({"specs": [TableSpec("table", ["a.yaml", "a.yaml"])]}, "two configurations called a: a.yaml, a.yaml"),
-        ({"specs": [TableSpec("x", ["a.yaml"]), TableSpec("y", ["sub/a.yaml"])]}, "two files give runs called a"),
+        ({"overrides": ["TEST.ENABLE", "False"]}, "a.yaml: .* TEST.ENABLE False"),
+        ({"overrides": ["TEST.CHECKPOINT_FILE_PATH", "x.pyth"]}, "TEST.CHECKPOINT_FILE_PATH 'x.pyth'; allowed: True"),
+        ({"tables": tables_of("a.yaml", baseline="c")}, "baseline 'c' of table table is not in a"),
+        ({"tables": {"a/b": {"cfgs": ["a.yaml"]}}}, "'a/b' cannot be the name of a table"),
+        ({"tables": tables_of("a.yaml", "sub/a.yaml")}, "two files give runs called a"),
+        ({"tables": tables_of("none_*.yaml")}, r"fits none_\*.yaml"),
     ],
 )
 def test_mistakes_are_named(write, tmp_path, change, message):
     write(a={"EMIM": {"WINDOW": [3, 3]}})
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a.yaml").write_text("EMIM: {WINDOW: [5, 5]}\n")
-    right = {"specs": [TableSpec("table", ["a.yaml"])], "seeds": [0], "out": "out", "overrides": []}
-    with pytest.raises(ValueError, match=message):
+    right = {"tables": tables_of("a.yaml"), "seeds": [0], "out": "out", "overrides": []}
+    with pytest.raises(UserError, match=message):
         build_study(**{**right, **change})
-
-
-def test_missing_file_is_named(write):
-    write(a={})
-    with pytest.raises(FileNotFoundError, match=r"fits configs/none_\*.yaml"):
-        build_study([TableSpec("table", ["configs/none_*.yaml"])], [0], "out", [])
 
 
 def test_study_file(write):
     tables = {"table8": {"cfgs": ["a.yaml"], "baseline": "a", "title": "Which blocks"}}
     content = {"out": "o", "seeds": [0, 2], "settings": {"SOLVER": {"MAX_EPOCH": 3}}, "tables": tables}
-    found = read_study(write(study=content))
-    assert found["tables"] == [TableSpec("table8", ["a.yaml"], "a", "Which blocks")]
-    assert (found["out"], found["seeds"], found["overrides"]) == ("o", [0, 2], ["SOLVER.MAX_EPOCH", 3])
+    found = read_study(write(a={}, study=content))
+    assert found == {"tables": tables, "seeds": [0, 2], "out": "o", "overrides": ["SOLVER.MAX_EPOCH", 3]}
+    assert build_study(**found).tables["table8"].title == "Which blocks"
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"tables": {"t": {"cfgs": ["a"]}}, "seed": [0]}, "study.yaml: unknown key 'seed'; allowed: out, seeds"),
-        ({"seeds": [0]}, "study.yaml: tables is missing"),
+        (
+            {"tables": {"t": {"cfgs": ["a"]}}, "seed": [0]},
+            r"study.yaml: found seed: \[0\]; allowed: out \(a str\), seeds",
+        ),
         ({"tables": {"t": ["a.yaml"]}}, r"tables.t must be a section with cfgs"),
-        ({"tables": {"t": {"cfgs": "a.yaml"}}}, r"tables.t: cfgs takes a list, found 'a.yaml'"),
-        ({"tables": {"t": {"cfgs": ["a"]}}, "seeds": ["x"]}, r"seeds must be whole numbers, found \['x'\]"),
-        ("tables: {t: {cfgs: [a]}, t: {cfgs: [b]}}", "'t' is given twice"),
+        ({"tables": {"t": {"cfgs": "a.yaml"}}}, r"tables.t: found cfgs: 'a.yaml'; allowed: cfgs \(a list\)"),
     ],
 )
 def test_mistakes_in_a_study_file_are_named(write, content, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         read_study(write(study=content))
 
 
-def test_time_of_a_run_leaves_out_the_pauses():
-    events = [("start", 10), ("train_step", 12), ("val", 15), ("start", 100), ("test", 107), ("start", 200)]
-    assert wall_sec([{"event": event, "time": time} for event, time in events]) == 5 + 7
-    assert wall_sec([]) == 0
+@pytest.fixture
+def runs():
+    """Two seeds of two configurations, and one seed of a third, as a report reads them."""
+    found = [("off", 0, 40.0), ("off", 1, 50.0), ("on", 0, 60.0), ("on", 1, 72.0), ("far", 0, 90.0)]
+    figures = {"top5": 100.0, "mean_class": 50.0, "gflops": 0.5, "parameters": 1000, "clips_per_sec": 10.0}
+    return pd.DataFrame(
+        [{"config": name, "seed": seed, "top1": top1, "train_loss": 1.5, **figures} for name, seed, top1 in found]
+    )
 
 
-def test_table_shows_the_keys_that_differ(write, tmp_path):
-    write(a={"EMIM": {"MOTION": False}}, b={})
-    (table,) = build_study([TableSpec("table", ["a.yaml", "b.yaml"], "a")], [0], "out", []).tables
-    difference = {"top1_difference": None, "top1_difference_plus_minus": None, "top1_difference_seeds": []}
-    lines = [
-        line("a", {"EMIM.MOTION": False}, 1, top1=50.0, top1_plus_minus=2.5, **difference),
-        line("b", {"EMIM.MOTION": True}, 2, top1=60.0, **{**difference, "top1_difference": 10.0}),
-    ]
-    shown = {column.heading: column.cells for column in columns(table, lines)}
-    assert shown["MOTION"] == ["false", "true"]
-    assert shown["top-1 (%)"] == ["50.00 ± 2.50", "60.00"]  # one seed alone has no interval
-    assert shown["top-1 minus baseline"] == ["baseline", "+10.00"] and shown["top-5 (%)"] == ["–", "–"]
-    write_table_csv(str(tmp_path / "table.csv"), table, lines)
-    with open(tmp_path / "table.csv") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["EMIM.MOTION"] for row in rows] == ["false", "true"] and rows[1]["top1_plus_minus"] == ""
+def test_table_of_known_numbers(runs):
+    settings = {name: {"EMIM.MOTION": name == "on", "RATE": 0.1} for name in ("off", "on", "far", "none")}
+    table = Table("title", "off", {"off": "off", "also_on": "on", "far": "far", "none": "none"})
+    lines = summarize(table, settings, runs).set_index("config")
+    assert lines["EMIM.MOTION"].tolist() == ["false", "true", "false", "false"] and "RATE" not in lines
+    on = lines.loc["also_on"]
+    assert (on["same_runs_as"], on["seeds"]) == ("on", "0 1")
+    # t of one degree of freedom is 12.7062, and of two values sqrt(2) times the standard error is their distance / 2.
+    assert [on["top1"], on["top1_plus_minus"]] == pytest.approx([66, 12.7062 * 6], rel=1e-4)
+    # Paired: the seeds 20 and 22 apart.
+    assert [on["top1_difference"], on["top1_difference_plus_minus"]] == pytest.approx([21, 12.7062], rel=1e-4)
+    assert lines.loc["far", "top1_difference"] == 50 and pd.isna(lines.loc["far", "top1_plus_minus"])
+    assert pd.isna(lines.loc["off", "top1_difference"]) and pd.isna(lines.loc["none", "top1"])
+    text = markdown(summarize(table, settings, runs))
+    assert "66.00 ± 76.24" in text and "21.00 ± 12.71" in text and "nan" not in text
+    assert "| 90.00 " in text and "1000" in text
 
 
-def test_many_keys_become_one_column(write):
-    values = {"BASE_LR": 0.5, "MAX_EPOCH": 3, "EPS": 0.5, "MOMENTUM": 0.5, "WEIGHT_DECAY": 0.5}
-    write(a={}, b={"SOLVER": values})
-    (table,) = build_study([TableSpec("table", ["*.yaml"])], [0], "out", []).tables
-    lines = [line(row.name, {key: row.variant.settings[key] for key in table.varied_keys()}) for row in table.rows]
-    shown = {column.heading: column.cells for column in columns(table, lines)}
-    assert shown["settings"] == ["–", "BASE_LR 0.5, EPS 0.5, MAX_EPOCH 3, MOMENTUM 0.5, WEIGHT_DECAY 0.5"]
-
-
-def test_markdown_and_page_escape_what_they_are_given(tmp_path):
-    shown = [Column("#", ["1"]), Column("a|b", ["<i>"], is_text=True)]
-    assert markdown(shown) == "| # | a\\|b |\n| ---: | --- |\n| 1 | <i> |\n"
-    (tmp_path / "p.png").write_bytes(b"\x89PNG")
-    figures = [Figures("<h>", "", [('"x"', tmp_path / "p.png")])]
-    sections = [Section(f"<{name}>", shown, 0, ["<note>"], figures) for name in "ab"]
-    text = page("<t>", ["<how>"], sections, [("<k>", "<v>")])
-    assert not [words for words in ("a", "b", "i", "note", "t", "how", "k", "v", "h") if f"<{words}>" in text]
-    assert '"x"' not in text and "&quot;x&quot;" in text
-    assert text.count('src="data:image/png;base64,iVBORw==') == 2 and 'href="#part1"' in text
+def test_pictures_have_names_and_intervals_within_what_an_accuracy_can_be(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plt, "close", figures.append)
+    names = [f"row_{number}$" for number in range(20)]
+    lines = pd.DataFrame({"config": names, "gflops": 85.2, "top1": 50.0, "top1_plus_minus": [80.0] * 19 + [None]})
+    plot_accuracies(lines, {name: [49.0, 51.0] for name in names}, str(tmp_path / "top1"))
+    # Epochs that not all seeds have are left out; a configuration may have nothing.
+    curves = {"a": [[{1: 10.0, 2: 20.0, 3: 90.0}, {2: 40.0, 1: 30.0}], [{1: 2.0}, {1: 1.0}]], "b": [[{}], [{}]]}
+    plot_curves(curves, str(tmp_path / "curves"))
+    monkeypatch.undo()
+    (axis,), (top1, _) = (figure.axes for figure in figures)
+    assert [label.get_text() for label in axis.get_yticklabels()] == [f"{name}\n85.2 GFLOPs" for name in names]
+    assert axis.get_xlim()[0] >= -2 and axis.get_xlim()[1] <= 102
+    assert top1.lines[0].get_xydata().tolist() == [[1, 20], [2, 30]]
+    assert [text.get_text() for text in figures[1].legends[0].get_texts()] == ["a", "b"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.pdf", "curves.png", "top1.pdf", "top1.png"]
+    plt.close("all")

@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from slowfast.analysis.study.plan import build_study, read_study
+from slowfast.analysis.study import build_study, read_study
 from slowfast.config.defaults import get_cfg
 from slowfast.models import build_model
 
@@ -74,7 +74,6 @@ def test_studies_name_existing_rows():
 @pytest.mark.parametrize("name, num_variants", [("study", 10), ("study_windows", 13)])
 def test_studies_resolve_and_share_runs(monkeypatch, name, num_variants):
     monkeypatch.chdir(ROOT)
-    content = read_study(f"exp/motion_benchmark/{name}.yaml")
-    study = build_study(content["tables"], content["seeds"], content["out"], content["overrides"])
-    assert len(study.seeds) >= 3 and len(study.variants()) == num_variants
-    assert all(table.baseline for table in study.tables)
+    study = build_study(**read_study(f"exp/motion_benchmark/{name}.yaml"))
+    assert len({run.seed for run in study.runs}) >= 3 and len({run.name for run in study.runs}) == num_variants
+    assert all(table.baseline for table in study.tables.values())

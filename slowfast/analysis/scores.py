@@ -1,0 +1,171 @@
+"""Saved scores without a model: metrics and pictures again, ensembles of runs, comparisons of two.
+
+Letters: ``M`` videos, ``V`` views, ``K`` classes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from slowfast.engine.results import measure, write_json, write_results
+from slowfast.engine.scores import Scores, load_scores
+from slowfast.utils.errors import UserError
+from slowfast.utils.intervals import METHOD, paired_differences
+from slowfast.utils.metrics import ENSEMBLE_METHODS, accuracy_summary, ensemble
+
+
+def rescore(
+    paths: Sequence[str], method: str | None = None, weights: list[float] | None = None, output_dir: str | None = None
+) -> dict:
+    """Return the content of ``test_results.json`` for one score file, or for an ensemble of several.
+
+    Args:
+        paths: score files of the same videos in any order; their numbers of views may differ.
+        method: a name of ``metrics.ENSEMBLE_METHODS``; None is that of the files.
+        weights: of the runs, see ``combine``.
+        output_dir: folder for all files that a test writes; None writes nothing.
+    """
+    runs = align([load_scores(path) for path in paths])
+    method = _common_method(runs) if method is None else method
+    scores = combine(runs, method, weights)
+    members = [
+        {
+            "file": run.path,
+            "weight": weight,
+            "protocol": f"{run.facts.get('view_protocol', f'{run.logits.shape[1]} views')}, {method}",
+            "checkpoint": run.facts.get("checkpoint"),
+            **accuracy_summary(combine([run], method), run.labels),
+        }
+        for run, weight in zip(runs, weights or [1.0] * len(runs), strict=True)
+    ]
+    protocol = " + ".join(dict.fromkeys(member["protocol"] for member in members))
+    protocol = f"ensemble of {len(runs)}: {protocol}" if len(runs) > 1 else protocol
+    facts = {"protocol": protocol, "ensemble_method": method, "runs": members}
+    num_views = sum(run.logits.shape[1] for run in runs)
+    results = measure(scores, runs[0].labels, num_views, _bad_videos(runs, scores), **facts)
+    if output_dir is not None:
+        _make_folder(output_dir, paths)
+        names = next((run.class_names for run in runs if run.class_names), None)
+        write_results(output_dir, results, scores, runs[0].labels, names)
+    return results
+
+
+def compare(path_a: str, path_b: str, method: str | None = None, output_dir: str | None = None) -> dict:
+    """Compare two score files of the same videos, by ``method`` or each by its own; write ``comparison.json`` if asked.
+
+    Returns:
+        For top1, top5 and mean_class: ``a``, ``b``, ``difference`` (percentage points, B minus A), ``interval95``.
+    """
+    runs = align([load_scores(path) for path in (path_a, path_b)])
+    scores = [combine([run], method or _common_method([run])) for run in runs]
+    labels = runs[0].labels
+    a, b = (accuracy_summary(each, labels) for each in scores)
+    differences = paired_differences(*scores, labels)
+    found = {"file_a": path_a, "file_b": path_b, "num_videos": len(labels), "interval_method": METHOD}
+    found |= {name: {"a": a[name], "b": b[name], **difference} for name, difference in differences.items()}
+    if output_dir is not None:
+        _make_folder(output_dir, (path_a, path_b))
+        write_json(os.path.join(output_dir, "comparison.json"), found)
+    return found
+
+
+def comparison_line(name: str, found: dict) -> str:
+    """Return the difference of one accuracy, an entry of the result of ``compare``, as a line of text."""
+    low, high = found["interval95"]
+    verdict = "B is better" if low > 0 else "A is better" if high < 0 else "the difference may be chance"
+    return (
+        f"{name}: A {found['a']:.2f} %, B {found['b']:.2f} %, B - A {found['difference']:+.2f} points, "
+        f"95 % interval [{low:+.2f}, {high:+.2f}]: {verdict}"
+    )
+
+
+def align(runs: Sequence[Scores]) -> list[Scores]:
+    """Return the runs with the videos of each in the order of the first one; runs of other tasks are refused."""
+    first = runs[0]
+    position = np.argsort(_canonical_order(first))
+    aligned = [first]
+    for run in runs[1:]:
+        _check_same_task(first, run)
+        # A path may be listed twice: sorted by label too, equal lines fall on each other.
+        index = _canonical_order(run)[position]
+        differing = np.flatnonzero(run.labels[index] != first.labels)
+        if len(differing):
+            video = differing[0]
+            raise UserError(
+                f"{len(differing)} videos have other labels in {run.path} than in {first.path}, such as "
+                f"{first.videos[video]}: {run.labels[index][video]} there, {first.labels[video]} here"
+            )
+        aligned.append(replace(run, videos=run.videos[index], labels=run.labels[index], logits=run.logits[index]))
+    return aligned
+
+
+def combine(runs: Sequence[Scores], method: str, weights: Sequence[float] | None = None) -> np.ndarray:
+    """Return the scores (M, K) of one run by an ensemble method, or of several together.
+
+    A run counts by its weight, however many views it has: of several runs, which ``align`` has aligned, the weighted
+    mean of the mean logits (sum_logits), mean probabilities (mean_probability, for models whose logits differ in scale)
+    or largest logits (max) is taken. A video without a score in one of the runs has none.
+    """
+    weights = np.ones(len(runs)) if weights is None else np.asarray(weights)
+    if len(weights) != len(runs):
+        raise UserError(f"{len(weights)} weights for {len(runs)} score files, they must be as many")
+    if not (np.isfinite(weights).all() and min(weights) >= 0 and sum(weights) > 0):
+        raise UserError(f"weights must not be negative, and one at least must be positive, found {weights.tolist()}")
+    if len(runs) == 1:
+        return ensemble(runs[0].logits, method)  # to the last digit the scores of the test
+    shares = weights / weights.sum()
+    total = np.zeros(runs[0].logits[:, 0].shape)
+    for run, share in zip(runs, shares, strict=True):
+        num_summed = run.logits.shape[1] if method == "sum_logits" else 1
+        total += share / num_summed * ensemble(run.logits, method)
+    return total
+
+
+def _canonical_order(run: Scores) -> np.ndarray:
+    return np.lexsort((run.labels, run.videos))
+
+
+def _check_same_task(first: Scores, run: Scores) -> None:
+    here, there = Counter(first.videos.tolist()), Counter(run.videos.tolist())
+    if here != there:
+        only = ((first.path, here - there), (run.path, there - here))
+        counts = [f"{videos.total()} only in {path}, such as {next(iter(videos))}" for path, videos in only if videos]
+        raise UserError(f"the score files are not about the same videos: {'; '.join(counts)}")
+    if first.logits.shape[2] != run.logits.shape[2]:
+        raise UserError(f"{first.path} has {first.logits.shape[2]} classes, {run.path} has {run.logits.shape[2]}")
+    for label, names in enumerate(zip(first.class_names or (), run.class_names or ())):
+        if names[0] != names[1]:
+            raise UserError(f"class {label} is {names[0]!r} in {first.path} and {names[1]!r} in {run.path}")
+
+
+def _common_method(runs: Sequence[Scores]) -> str:
+    methods = {run.path: run.facts.get("ensemble_method") for run in runs}
+    if len(set(methods.values())) > 1 or None in methods.values():
+        found = ", ".join(f"{path}: {method}" for path, method in methods.items())
+        raise UserError(f"the ensemble method is not clear ({found}): give --method {' | '.join(ENSEMBLE_METHODS)}")
+    return next(iter(methods.values()))
+
+
+def _bad_videos(runs: Sequence[Scores], scores: np.ndarray) -> list[dict]:
+    """Return the videos without a score, with the reason where a file knows it."""
+    known = [bad for run in runs for bad in run.facts.get("bad_videos", [])]
+    found = {}
+    for video in runs[0].videos[np.isnan(scores).any(axis=1)].tolist():
+        unknown = {"path": video, "reason": "no score in the score file"}
+        # A file has full paths here, so that the folder can be found.
+        found[video] = next((bad for bad in known if f"/{bad['path']}".endswith(f"/{video}")), unknown)
+    return list(found.values())
+
+
+def _make_folder(output_dir: str, paths: Sequence[str]) -> None:
+    if os.path.realpath(output_dir) in {os.path.realpath(os.path.dirname(path) or ".") for path in paths}:
+        raise UserError(f"--out {output_dir} is the folder of a score file, whose own results would be lost")
+    try:
+        os.makedirs(output_dir, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {output_dir} cannot be made: {error.strerror}") from error
