@@ -20,7 +20,7 @@ from slowfast.engine.memory import MIB, peak_bytes
 from slowfast.engine.step import StepResult, Training, train_step
 from slowfast.utils.distributed import Process, all_reduce_sum, gather_to_all
 from slowfast.utils.logging import format_duration, progress_bar
-from slowfast.utils.seeding import seed_everything
+from slowfast.utils.schedule import seed_everything
 from slowfast.utils.signals import Termination, child_signals_held_back, raise_missed_child_signals
 
 logger = logging.getLogger(__name__)

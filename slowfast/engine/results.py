@@ -9,9 +9,8 @@ import numpy as np
 import simplejson
 
 from slowfast.utils.files import replacing
-from slowfast.utils.intervals import METHOD, accuracy_intervals
 from slowfast.utils.logging import read_events
-from slowfast.utils.metrics import accuracy_summary, confusion_matrix, per_class_accuracy
+from slowfast.utils.metrics import METHOD, accuracy_intervals, accuracy_summary, confusion_matrix, per_class_accuracy
 
 RESULTS = "test_results.json"
 SCORES = "test_scores.npz"

@@ -57,8 +57,7 @@ def main(tasks: tuple[str, ...], description: str, argv: list[str] | None = None
         args.dry_run = True
     try:
         cfg = load_cfg(args.cfg, args.opts)
-        time_outs = (cfg.DIST.TIMEOUT_MIN, cfg.DIST.RENDEZVOUS_TIMEOUT_MIN)
-        with process_group(cfg.DEVICE, cfg.DIST.BACKEND, *time_outs) as process:
+        with process_group(cfg.DEVICE, cfg.DIST.BACKEND, cfg.DIST.TIMEOUT_MIN) as process:
             try:
                 if args.dry_run:
                     _dry_run(cfg, process, tasks, training_command(args.cfg))
@@ -184,7 +183,7 @@ def _describe_device(process: Process) -> str:
 
 
 def _log_devices(process: Process) -> None:
-    master = f" (master {process.master})" if process.world_size > 1 else ""
+    master = f" (master {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']})" if process.world_size > 1 else ""
     logger.info(
         "device: %s, rank %d of world size %d%s; torch %s, python %s",
         _describe_device(process), process.rank, process.world_size, master, torch.__version__, sys.version.split()[0],

@@ -27,8 +27,7 @@ from slowfast.models.complexity import count_gmacs, count_parameters
 from slowfast.models.optimizer import build_optimizer
 from slowfast.models.pretrained import load_pretrained
 from slowfast.utils.distributed import Process, gather_to_all
-from slowfast.utils.lr_policy import cosine_with_warmup
-from slowfast.utils.seeding import seed_everything
+from slowfast.utils.schedule import cosine_with_warmup, seed_everything
 
 logger = logging.getLogger(__name__)
 

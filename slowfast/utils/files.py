@@ -1,7 +1,8 @@
-"""Text as people save it, files that are never seen half written, and folders with one writer at a time."""
+"""Text as people save it, files replaced in one step, and folders with one writer at a time."""
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 from collections.abc import Iterator
@@ -9,31 +10,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from slowfast.utils.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 
 def read_text(path: str | Path) -> str:
-    """Return the content of a UTF-8 file, with or without a byte order mark, lines ending in a line feed.
-
-    Raises:
-        OSError: the file does not exist or cannot be read.
-        ValueError: not UTF-8 text.
-    """
+    """Return the text of a UTF-8 file, with or without a byte order mark, lines ending in a line feed."""
     try:
-        # utf-8-sig also reads files that a spreadsheet began with a byte order mark.
-        return Path(path).read_text(encoding="utf-8-sig")
+        return Path(path).read_text(encoding="utf-8-sig")  # which takes a byte order mark away
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
+        raise UserError(f"{path} is not UTF-8 text: {error}; save it as UTF-8") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
 @contextmanager
 def replacing(path: str | Path, mode: str = "w") -> Iterator[IO]:
-    """Open a file that takes the place of ``path`` in one step at the end; after an error nothing has changed.
-
-    Args:
-        path: of the file; its folder must exist.
-        mode: ``w`` for UTF-8 text, whose line feeds are written as they are, or ``wb``.
-    """
+    """Open a file, ``w`` for UTF-8 text or ``wb``, that replaces ``path`` in one step; not so after an error."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
@@ -49,11 +43,9 @@ def replacing(path: str | Path, mode: str = "w") -> Iterator[IO]:
 def locked(folder: str | Path) -> Iterator[int]:
     """Let one process at a time write to a folder; the others wait, which the log says.
 
-    The lock ends with the process, or with the last of those that were forked while it was held or that were started
-    with the file descriptor which this gives (``pass_fds``).
+    The lock ends with the process, or with the last child that was forked meanwhile or started with the file descriptor
+    which this yields (``pass_fds``).
     """
-    import fcntl  # not on Windows, where the rest of this file works
-
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:

@@ -1,34 +1,32 @@
-"""Text for people and one JSON line per event for programs."""
+"""Log for people, one JSON line per event for programs, and progress on terminals and without one."""
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
 from typing import TextIO
 
 import simplejson
 from tqdm import tqdm
+
+from slowfast.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 TEXT_LOG = "run.log"
 EVENT_LOG = "log.jsonl"
 
-# Between two plain lines about progress, where there is no bar.
-_PLAIN_PERIOD_SEC = 30
-_CLEAR_LINE = "\r\033[K"
+_PLAIN_PERIOD_SEC = 30  # between two lines about progress, where there is no bar
 
 
 class _TqdmHandler(logging.StreamHandler):
-    """Print above a running progress bar instead of through it.
-
-    Args:
-        draws_bars: False in processes whose bars are disabled, while another one may draw on the same terminal.
-    """
+    """Print above a running progress bar instead of through it; ``draws_bars`` where this process may have one."""
 
     def __init__(self, draws_bars: bool) -> None:
         super().__init__(sys.stdout)
@@ -39,15 +37,13 @@ class _TqdmHandler(logging.StreamHandler):
         if os.getpid() == self._bar_pid:
             tqdm.write(self.format(record), file=sys.stdout)
         else:
-            sys.stdout.write(f"{_CLEAR_LINE if _has_width(sys.stdout) else ''}{self.format(record)}\n")
+            clear_line = "\r\033[K" if _has_width(sys.stdout) else ""
+            sys.stdout.write(f"{clear_line}{self.format(record)}\n")
         sys.stdout.flush()
 
 
 def setup_logging(output_dir: str | None, is_main: bool) -> None:
-    """Send the package's log to standard output and, unless ``output_dir`` is None, to ``run.log`` in it.
-
-    Other ranks report warnings only.
-    """
+    """Send the log to standard output and to ``run.log`` in ``output_dir``; from other ranks only warnings."""
     root = logging.getLogger("slowfast")
     root.setLevel(logging.INFO if is_main else logging.WARNING)
     root.propagate = False
@@ -64,51 +60,57 @@ def setup_logging(output_dir: str | None, is_main: bool) -> None:
 
 
 class EventLog:
-    """Appends events to ``OUTPUT_DIR/log.jsonl``: {"event": name, "time": seconds since 1970, **fields}.
-
-    Args:
-        output_dir: folder of the run.
-        enabled: False writes nothing (all processes but the main one).
-    """
+    """Append events, {"event": name, "time": seconds since 1970, **fields}, to ``log.jsonl``, if ``enabled``."""
 
     def __init__(self, output_dir: str, enabled: bool = True) -> None:
-        self.path = os.path.join(output_dir, EVENT_LOG)
+        self.path = Path(output_dir, EVENT_LOG)
         self.enabled = enabled
-        if enabled and os.path.exists(self.path):
-            with open(self.path, "rb+") as file:
-                # A run that died while writing leaves half a line; the next event must not continue it.
-                if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
-                    file.write(b"\n")
+        # A run that died while writing leaves half a line, which the next event must not continue.
+        if enabled and self.path.exists() and self.path.read_bytes()[-1:] not in (b"", b"\n"):
+            self._append("\n")
 
     def write(self, event: str, **fields) -> None:
-        """Append one line; NaN and infinity become null, which plain JSON does not have.
+        """Append one line; NaN and infinity become null, which plain JSON does not have."""
+        if self.enabled:
+            line = {"event": event, "time": round(time.time(), 3), **fields}
+            self._append(simplejson.dumps(line, ignore_nan=True) + "\n")
 
-        Raises:
-            OSError: the file cannot be written.
-        """
-        assert "time" not in fields, "every event has its time already"
-        if not self.enabled:
-            return
-        line = simplejson.dumps({"event": event, "time": round(time.time(), 3), **fields}, ignore_nan=True)
+    def _append(self, text: str) -> None:
         try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text)
         except OSError as error:
-            raise OSError(f"{self.path} cannot be written: {error.strerror}") from error
+            raise UserError(f"{self.path} cannot be written: {error.strerror}") from error
 
 
 def read_events(output_dir: str, event: str = "") -> list[dict]:
     """Return the events of one name ("": all) in a run's log, oldest first. Half-written lines are left out."""
+    path = Path(output_dir, EVENT_LOG)
     events = []
-    path = os.path.join(output_dir, EVENT_LOG)
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            for line in file:
-                try:
-                    events.append(simplejson.loads(line))
-                except simplejson.JSONDecodeError:
-                    continue
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        with suppress(simplejson.JSONDecodeError):
+            events.append(simplejson.loads(line))
     return [entry for entry in events if event in ("", entry["event"])]
+
+
+def format_duration(seconds: float) -> str:
+    """Return days, hours, minutes and seconds as in "1 day, 2:03:04"."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+def progress_bar(
+    iterable: Iterable | None, total: int, description: str, is_main: bool = True, plain_lines: bool = True, **options
+) -> tqdm:
+    """Show progress, on the main process: a bar where there is a terminal, else a plain line every half a minute.
+
+    Args:
+        iterable: items to wrap, or None for a bar that the caller updates.
+        plain_lines: False where the caller logs lines of its own when there is no bar (``disable`` is True).
+        options: of tqdm, such as ``initial`` and ``unit``.
+    """
+    is_disabled = not (is_main and _has_width(sys.stderr))
+    kind = _PlainProgress if is_disabled and is_main and plain_lines else tqdm
+    return kind(iterable, description, total, disable=is_disabled, dynamic_ncols=True, leave=False, **options)
 
 
 def _has_width(stream: TextIO | None) -> bool:
@@ -119,48 +121,23 @@ def _has_width(stream: TextIO | None) -> bool:
         return False
 
 
-def format_duration(seconds: float) -> str:
-    """Return hours, minutes and seconds as h:mm:ss."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"
-
-
-def progress_bar(
-    iterable: Iterable | None,
-    total: int,
-    description: str,
-    is_main: bool = True,
-    initial: int = 0,
-    plain_lines: bool = True,
-    unit: str = "it",
-    unit_scale: bool = False,
-) -> tqdm:
-    """Show progress: on the main process a bar where there is a terminal, else a plain line every half a minute.
-
-    Args:
-        iterable: what to wrap, or None for a bar that the caller updates.
-        total: number of items.
-        description: label.
-        is_main: False shows nothing: bars of several processes would overwrite each other.
-        initial: items done before.
-        plain_lines: False where the caller logs lines of its own when there is no bar (``disable`` is True).
-        unit: of the rate that the bar shows.
-        unit_scale: print 1.5M instead of 1500000.
-    """
-    common = {"total": total, "initial": initial, "desc": description, "unit": unit, "unit_scale": unit_scale}
-    if is_main and plain_lines and not _has_width(sys.stderr):
-        return _PlainProgress(iterable, mininterval=_PLAIN_PERIOD_SEC, miniters=1, file=io.StringIO(), **common)
-    return tqdm(iterable, disable=not (is_main and _has_width(sys.stderr)), dynamic_ncols=True, leave=False, **common)
-
-
 class _PlainProgress(tqdm):
-    """Progress as lines of the log; when to draw is tqdm's business, what is drawn is not."""
+    """Progress as lines of the log; the bar itself is disabled."""
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        if not self.initial < self.n < self.total:  # nothing is known yet, or the caller says how it ended
-            return
-        left = format_duration((time.time() - self.start_t) / (self.n - self.initial) * (self.total - self.n))
-        size = self.format_sizeof if self.unit_scale else str
-        remark = f", {self.postfix}" if self.postfix else ""
-        logger.info("%s: %s/%s, %s left%s", self.desc, size(self.n), size(self.total), left, remark)
+    def __init__(self, iterable: Iterable | None, description: str, *args, **options) -> None:
+        super().__init__(iterable, description, *args, **options)
+        self._description, self._initial, self._begin = description, self.n, time.monotonic()
+        self._next_line = self._begin + _PLAIN_PERIOD_SEC
+
+    def __iter__(self) -> Iterator:
+        for item in self.iterable:
+            yield item
+            self.update()
+
+    def update(self, n: int = 1) -> None:
+        self.n += n
+        now = time.monotonic()
+        if now >= self._next_line and self.n < self.total:
+            self._next_line = now + _PLAIN_PERIOD_SEC
+            left = (now - self._begin) / (self.n - self._initial) * (self.total - self.n)
+            logger.info("%s: %d/%d, %s left", self._description, self.n, self.total, format_duration(left))

@@ -1,4 +1,4 @@
-"""Several processes: the same gradients, the same evaluation, and clear errors."""
+"""Several processes compute what one computes: losses, evaluation, results."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from helpers_engine import ROOT, run_tool
+from helpers_engine import ROOT
 from torch.utils.data import DataLoader
 
 from slowfast.config.defaults import get_cfg
@@ -22,136 +22,95 @@ from slowfast.utils.logging import read_events
 
 pytestmark = pytest.mark.dist
 
-# One training step on eight clips shared by all processes; batch norms use their running statistics, because those of
-# a batch would depend on the share of each process. Saves the gradients of the
-# main process.
-STEP = """
-import sys
-import numpy as np, torch
-from slowfast.config.defaults import get_cfg
-from slowfast.datasets.loader import Batch
-from slowfast.datasets.augment.mixup import Mixup
-from slowfast.engine.step import Training, parallel_model, train_step
-from slowfast.models import build_model
-from slowfast.utils.distributed import process_group
+# Runs tools in groups of processes: a JSON list of [processes, tool, arguments]. They are forked, because torch takes
+# longer to import than they run. Batch norms use their running statistics, since those of a batch depend on the share
+# of each process.
+RUNS = """
+import json, multiprocessing, os, runpy, sys
+import matplotlib.pyplot, scipy.stats, timm.layers, torch, torch._dynamo  # here once, not in every process
+import slowfast.engine.run
 
-cfg = get_cfg()
-cfg.merge_from_list(["UNIFORMER.EMBED_DIM", [8, 8, 16, 16], "UNIFORMER.DEPTH", [1, 1, 2, 1], "UNIFORMER.HEAD_DIM", 8,
-                     "UNIFORMER.DROP_DEPTH_RATE", 0.0, "MODEL.NUM_CLASSES", 5, "EMIM.WINDOW", [3, 3]])
-with process_group("cpu", timeout_min=1.0) as process:
-    torch.manual_seed(0)
-    model = build_model(cfg).eval()
-    clips, labels = torch.randn(8, 3, 4, 32, 32), torch.arange(8) % 5
-    share = slice(process.rank, None, process.world_size)
-    batch = Batch(clips[share], labels[share], labels[share], labels[share])
-    training = Training(
-        model=parallel_model(model, process), optimizer=torch.optim.SGD(model.parameters(), lr=0.0),
-        scaler=torch.amp.GradScaler("cpu", enabled=False), schedule=None,
-        finish=lambda clips, remainders: clips, mixup=Mixup(0, 0, 0.0, 0.5, 0.1, 5),
-        process=process, recorder=None, precision="fp32", clip_gradient=0.0,
-        clips_per_step=8 // process.world_size, micro_batch_size=int(sys.argv[2]), log_period=1, seed=0,
-    )
-    train_step(training, batch, np.random.default_rng(0))
-    if process.is_main:
-        torch.save({name: parameter.grad for name, parameter in model.named_parameters()}, sys.argv[1])
-"""
+norm = torch.nn.modules.batchnorm._BatchNorm
+norm.train = lambda self, mode=True: torch.nn.Module.train(self, False)
 
-# Tests the best checkpoint in groups of 1 to 4 processes with several batch sizes, each into a folder of its own. The
-# processes are forked, because torch takes longer to import than the test to run.
-EVALUATE = """
-import multiprocessing, os, sys
-from slowfast.config.defaults import get_cfg
-from slowfast.engine.record import Recorder
-from slowfast.engine.test import test
-from slowfast.utils.distributed import process_group
+def run(rank, processes, port, tool, arguments):
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    sys.argv = [tool, *arguments]
+    runpy.run_path(tool, run_name="__main__")
 
-def evaluate(rank, world_size, config, port, batch_sizes):
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    with process_group("cpu", timeout_min=1.0) as process:
-        for batch_size in batch_sizes:
-            cfg = get_cfg()
-            cfg.merge_from_file(config)
-            folder = os.path.join(cfg.OUTPUT_DIR, f"{world_size}_{batch_size}")
-            os.makedirs(folder, exist_ok=True)
-            cfg.merge_from_list([
-                "TEST.CHECKPOINT_FILE_PATH", os.path.join(cfg.OUTPUT_DIR, "checkpoints", "best.pyth"),
-                "TEST.BATCH_SIZE", batch_size, "TEST.NUM_ENSEMBLE_VIEWS", 1, "TEST.NUM_SPATIAL_CROPS", 3,
-                "OUTPUT_DIR", folder,
-            ])
-            test(cfg, process, Recorder(folder, process.is_main, tensorboard=False))
-
-_, config, port, *batch_sizes = sys.argv
-fork = multiprocessing.get_context("fork")
-for world_size in (1, 2, 3, 4):
-    arguments = world_size, config, str(int(port) + world_size), list(map(int, batch_sizes))
-    processes = [fork.Process(target=evaluate, args=(rank, *arguments)) for rank in range(world_size)]
-    for process in processes:
+fork, port = multiprocessing.get_context("fork"), int(sys.argv[1])
+for number, (processes, tool, arguments) in enumerate(json.loads(sys.argv[2])):
+    arguments = (processes, port + number, tool, arguments)
+    group = [fork.Process(target=run, args=(rank, *arguments)) for rank in range(processes)]
+    for process in group:
         process.start()
-    for process in processes:
+    for process in group:
         process.join()
-    if any(process.exitcode for process in processes):
-        sys.exit(1)
+    if any(process.exitcode for process in group):
+        sys.exit(f"{tool} with {processes} processes failed")
 """
 
 
-def free_port():
+def run_groups(tmp_path, runs):
+    """Run (processes, tool, settings) one after the other."""
+    (tmp_path / "runs.py").write_text(RUNS)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def launcher(processes):
-    return ("-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={free_port()}")
-
-
-def test_gradients_are_those_of_one_process(tmp_path):
-    (tmp_path / "step.py").write_text(STEP)
-    gradients = []
-    # At once, in two processes, and in two processes that accumulate passes of three clips.
-    for processes, micro_batch_size in ((1, 0), (2, 0), (2, 3)):
-        path = tmp_path / f"{processes}_{micro_batch_size}.pt"
-        command = [sys.executable, *launcher(processes), str(tmp_path / "step.py"), str(path), str(micro_batch_size)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
-        assert finished.returncode == 0, finished.stderr
-        gradients.append(torch.load(path, weights_only=True))
-    assert any(gradient.abs().max() > 1e-3 for gradient in gradients[0].values())
-    for found in gradients[1:]:
-        for name, expected in gradients[0].items():
-            torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-7, msg=name)
-
-
-def test_evaluation_does_not_depend_on_the_number_of_processes(config, tmp_path):
-    assert run_tool("train_net.py", "--cfg", config, launcher=launcher(2)).returncode == 0
-    (val, _) = read_events(str(tmp_path / "run"), "val")
-    assert val["num_videos"] == 17
-    (tmp_path / "evaluate.py").write_text(EVALUATE)
-    batch_sizes, found = (4, 1), {}
-    command = [sys.executable, str(tmp_path / "evaluate.py"), str(config), str(free_port()), *map(str, batch_sizes)]
+        port = probe.getsockname()[1]
+    runs = [(processes, str(ROOT / "tools" / tool), list(map(str, settings))) for processes, tool, settings in runs]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
-    assert finished.returncode == 0, finished.stderr
-    for processes in (1, 2, 3, 4):
-        for size in batch_sizes:
-            folder = tmp_path / "run" / f"{processes}_{size}"
-            results = json.loads((folder / "test_results.json").read_text())
-            results["config"] = results["config"].replace(str(folder), "")
-            with np.load(folder / "test_scores.npz") as file:
-                logits = file["logits"]
-            found[processes, size] = results, (folder / "per_class_accuracy.csv").read_text(), logits
-    for size in batch_sizes:
-        results, per_class, logits = found[1, size]
-        # 17 videos x 3 views in batches of 4 do not divide by 2, 3 or 4 processes: nothing is padded or counted twice.
-        assert (results["num_videos"], results["num_views"], logits.shape) == (17, 51, (17, 3, 12))
-        assert np.isfinite(logits).all()
-        for processes in (2, 3, 4):
-            other_results, other_per_class, other_logits = found[processes, size]
-            # Accuracies, intervals and all else, to the last digit.
-            assert (other_results, other_per_class) == (results, per_class)
-            np.testing.assert_allclose(other_logits, logits, rtol=1e-5, atol=1e-6)
-            if size == 1:  # every pass of the network then has the same size
-                np.testing.assert_array_equal(other_logits, logits)
+    command = [sys.executable, str(tmp_path / "runs.py"), str(min(port, 60000)), json.dumps(runs)]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
+def test_any_number_of_processes_computes_what_one_computes(config, tmp_path):
+    # Mixing pairs the clips of one process, and would differ too.
+    train = ["--cfg", config, "TRAIN.BATCH_SIZE", 12, "MIXUP.ENABLE", False, "UNIFORMER.DROP_DEPTH_RATE", 0.0]
+    train += ["SOLVER.MAX_EPOCH", 2, "TRAIN.EVAL_PERIOD", 2]
+    trained = {f"train{processes}": (processes, []) for processes in (1, 2, 3, 4)}
+    trained["micro"] = (2, ["TRAIN.MICRO_BATCH_SIZE", 4])  # of 6: passes of 4 and 2
+    best = tmp_path / "train1" / "checkpoints" / "best.pyth"
+    test = [
+        "--cfg",
+        config,
+        "TEST.CHECKPOINT_FILE_PATH",
+        best,
+        "TEST.NUM_ENSEMBLE_VIEWS",
+        1,
+        "TEST.NUM_SPATIAL_CROPS",
+        3,
+    ]
+    tested = {f"test{processes}_1": (processes, 1) for processes in (1, 2, 3, 4)}
+    tested |= {"test1_4": (1, 4), "test3_4": (3, 4)}
+    runs = [(n, "train_net.py", [*train, "OUTPUT_DIR", tmp_path / name, *more]) for name, (n, more) in trained.items()]
+    runs += [
+        (n, "test_net.py", [*test, "TEST.BATCH_SIZE", size, "OUTPUT_DIR", tmp_path / name])
+        for name, (n, size) in tested.items()
+    ]
+    run_groups(tmp_path, runs)
+
+    losses = {name: [event["loss"] for event in read_events(tmp_path / name, "train_epoch")] for name in trained}
+    assert len(losses["train1"]) == 2 and losses["train1"][0] != losses["train1"][1]
+    for name, found in losses.items():
+        assert found == pytest.approx(losses["train1"], rel=1e-5), name
+
+    for name, (_, size) in tested.items():
+        results = json.loads((tmp_path / name / "test_results.json").read_text())
+        with np.load(tmp_path / name / "test_scores.npz") as file:
+            logits = file["logits"]
+        if name.startswith("test1_"):
+            # 17 videos x 3 views do not divide by 2, 3 or 4 processes: nothing is padded or counted twice.
+            assert (results["num_videos"], results["num_views"], logits.shape) == (17, 51, (17, 3, 12))
+            assert np.isfinite(logits).all()
+        first = tmp_path / f"test1_{size}"
+        expected = json.loads((first / "test_results.json").read_text())
+        results["config"] = results["config"].replace(name, first.name)
+        assert results == expected  # accuracies, intervals and all else, to the last digit
+        with np.load(first / "test_scores.npz") as file:
+            # Passes of one view have the same size in every process, which makes them equal to the last bit.
+            np.testing.assert_allclose(logits, file["logits"], rtol=0 if size == 1 else 1e-5, atol=1e-6 * (size > 1))
 
 
 def test_a_view_that_is_scored_twice_or_never_is_an_error(config):
@@ -168,42 +127,3 @@ def test_a_view_that_is_scored_twice_or_never_is_an_error(config):
         score([*range(17), 5])
     with pytest.raises(RuntimeError, match=r"1 views were not scored exactly once, .* view 0 of video 16 \(0 times\)"):
         score(range(16))
-
-
-def test_batch_that_does_not_divide(config):
-    failed = run_tool("train_net.py", "--cfg", config, "TRAIN.BATCH_SIZE", 7, launcher=launcher(2))
-    assert failed.returncode != 0
-    assert "TRAIN.BATCH_SIZE is 7" in failed.stderr and "multiple of the number of processes, 2" in failed.stderr
-
-
-# A training run whose batch norms use their running statistics, since those of a batch depend on each process's share.
-FROZEN_NORMS = """
-import sys
-import torch
-from slowfast.engine.run import main
-
-norm = torch.nn.modules.batchnorm._BatchNorm
-norm.train = lambda self, mode=True: torch.nn.Module.train(self, False)
-sys.exit(main(("train",), "test", sys.argv[1:]))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("static_graph", [False, True])
-def test_losses_do_not_depend_on_the_number_of_processes(config, tmp_path, static_graph):
-    script = tmp_path / "frozen.py"
-    script.write_text(FROZEN_NORMS)
-    # Mixing pairs the clips of one process, and would differ too.
-    settings = ["TRAIN.BATCH_SIZE", "12", "MIXUP.ENABLE", "False", "UNIFORMER.DROP_DEPTH_RATE", "0.0"]
-    settings += ["DIST.STATIC_GRAPH", str(static_graph), "SOLVER.MAX_EPOCH", "3", "TRAIN.EVAL_PERIOD", "3"]
-    losses = []
-    for processes in (1, 2, 3, 4) if not static_graph else (1, 2):
-        out = tmp_path / f"run{processes}"
-        command = [sys.executable, *launcher(processes), str(script), "--cfg", str(config), "OUTPUT_DIR", str(out)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        finished = subprocess.run([*command, *settings], capture_output=True, text=True, timeout=300, env=environment)
-        assert finished.returncode == 0, finished.stderr
-        losses.append([event["loss"] for event in read_events(str(out), "train_epoch")])
-    assert len(losses[0]) == 3 and losses[0][0] != losses[0][2]
-    for found in losses[1:]:
-        assert found == pytest.approx(losses[0], rel=1e-5)

@@ -1,4 +1,4 @@
-"""Progress on terminals and without one, as other programs see it."""
+"""Progress on terminals and without one, as other programs see it; events that survive a crash."""
 
 import fcntl
 import os
@@ -11,6 +11,8 @@ import termios
 from pathlib import Path
 
 import pytest
+
+from slowfast.utils.logging import EventLog, read_events
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,14 +48,11 @@ def output_on_terminal(tmp_path, columns, *arguments):
     start(tmp_path, *arguments, stdout=terminal, stderr=terminal)
     os.close(terminal)
     pieces = []
-    while True:
-        try:
-            piece = os.read(main_end, 65536)
-        except OSError:  # Linux's way to say that nobody is at the other end any more
-            break
-        if not piece:
-            break
-        pieces.append(piece)
+    try:
+        while piece := os.read(main_end, 65536):
+            pieces.append(piece)
+    except OSError:  # Linux's way to say that nobody is at the other end any more
+        pass
     os.close(main_end)
     return b"".join(pieces).decode()
 
@@ -82,26 +81,21 @@ def test_without_columns_or_terminal_plain_lines_say_the_time_left(tmp_path, col
 
 
 def test_closed_standard_error_is_no_terminal(tmp_path):
-    ended = subprocess.run(
-        ["bash", "-c", f'exec "{sys.executable}" -c "$0" "$@" 2>&-', SCRIPT, str(tmp_path), "main", "0"],
-        cwd=ROOT, check=True, timeout=60, capture_output=True, text=True,
-    )  # fmt: skip
+    command = ["bash", "-c", f'exec "{sys.executable}" -c "$0" "$@" 2>&-', SCRIPT, str(tmp_path), "main", "0"]
+    ended = subprocess.run(command, cwd=ROOT, check=True, timeout=60, capture_output=True, text=True)
     assert "half of it" in ended.stdout
 
 
 def test_other_processes_draw_no_bar_and_clear_the_line_of_the_main_one(tmp_path):
-    output = output_on_terminal(tmp_path, 100, "other", "0")
-    assert output == "\r\033[Khalf of it\r\n"
+    assert output_on_terminal(tmp_path, 100, "other", "0") == "\r\033[Khalf of it\r\n"
     assert not (tmp_path / "run.log").exists()
 
 
-def test_tools_that_write_data_show_no_bar_without_a_terminal(tmp_path):
-    """Thousands of redrawn bars made a log file unreadable."""
-    ended = subprocess.run(
-        [
-            sys.executable, "tools/prepare_data.py", "scenes", "--out", str(tmp_path / "data"), "--format", "frames",
-            "--num-train", "144", "--num-val", "144", "--size", "32",
-        ],
-        cwd=ROOT, check=True, timeout=120, capture_output=True, text=True,
-    )  # fmt: skip
-    assert "\r" not in ended.stdout + ended.stderr and "clip/s" not in ended.stderr
+def test_events_after_a_crash_are_read(tmp_path):
+    EventLog(tmp_path).write("start", value=float("nan"))
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write('{"event": "half')
+    EventLog(tmp_path).write("end", value=1)
+    EventLog(tmp_path, enabled=False).write("unwanted")
+    assert [(event["event"], event["value"]) for event in read_events(tmp_path)] == [("start", None), ("end", 1)]
+    assert len(read_events(tmp_path, "end")) == 1

@@ -1,14 +1,17 @@
-"""Accuracies from scores."""
+"""Accuracies from scores, and intervals beside them."""
 
 import numpy as np
 import pytest
 
 from slowfast.utils.metrics import (
     ENSEMBLE_METHODS,
+    accuracy_intervals,
     accuracy_summary,
     confusion_matrix,
     ensemble,
+    paired_differences,
     per_class_accuracy,
+    seed_interval,
     softmax,
     topk_correct,
 )
@@ -82,3 +85,60 @@ def test_ensembles_keep_videos_without_a_score_apart(method):
     np.testing.assert_allclose(ensemble(logits[:, ::-1], method), scores, rtol=1e-12)
     # Far from zero, where exp overflows unless it is shifted.
     np.testing.assert_array_equal(ensemble(logits + 2000, method).argmax(axis=1)[[0, 2]], scores.argmax(axis=1)[[0, 2]])
+
+
+@pytest.mark.parametrize(
+    ("right", "videos", "low", "high"),
+    # Table I of R. G. Newcombe, Statistics in Medicine 17 (1998), score method without correction.
+    [(81, 263, 25.53, 36.62), (15, 148, 6.24, 16.05), (0, 20, 0.0, 16.11), (1, 29, 0.61, 17.18), (20, 20, 83.89, 100)],
+)
+def test_top1_interval_against_published_values(right, videos, low, high):
+    predicted = np.arange(videos) >= right  # class 0 as often as it is right
+    found = accuracy_intervals(np.eye(2)[predicted.astype(int)], np.zeros(videos, int))
+    assert found["top1"] == pytest.approx((low, high), abs=5e-3)
+    assert all(type(end) is float for ends in found.values() for end in ends)
+
+
+def test_intervals_contain_the_truth_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    num_classes, num_videos, share, tests = 5, 200, 0.75, 60
+    inside = {"top1": 0, "mean_class": 0}
+    for _ in range(tests):
+        labels = rng.integers(0, num_classes, size=num_videos)
+        predicted = np.where(rng.random(num_videos) < share, labels, (labels + 1) % num_classes)
+        intervals = accuracy_intervals(np.eye(num_classes)[predicted], labels)
+        for name in inside:
+            inside[name] += intervals[name][0] <= 100 * share <= intervals[name][1]
+    # Of 60 tests 95 %, with a standard deviation of 1.7.
+    assert all(52 <= count <= 60 for count in inside.values()), inside
+
+
+def test_intervals_are_repeatable_and_there_for_a_single_video():
+    scores, labels = np.eye(3)[[0, 1, 2, 0]], np.array([0, 1, 2, 2])
+    assert accuracy_intervals(scores, labels) == accuracy_intervals(scores, labels)
+    assert accuracy_intervals(scores[:1], labels[:1])["mean_class"] == [100, 100]
+
+
+def test_paired_differences_know_that_the_videos_are_the_same():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, size=500)
+    hard = rng.random(500) < 0.4
+    a = np.eye(10)[np.where(hard, (labels + 1) % 10, labels)]
+    helped = hard & (rng.random(500) < 0.1)
+    b = np.eye(10)[np.where(hard & ~helped, (labels + 1) % 10, labels)]
+    found = paired_differences(a, b, labels)["top1"]
+    assert found["difference"] == pytest.approx(100 * helped.mean())
+    low, high = found["interval95"]
+    assert 0 < low < found["difference"] < high
+    # Alone, each accuracy is uncertain by more than the whole difference.
+    alone = accuracy_intervals(a, labels)["top1"]
+    assert alone[1] - alone[0] > 2 * (high - low)
+    assert paired_differences(b, a, labels)["top1"]["difference"] == -found["difference"]
+    assert paired_differences(a, a, labels)["mean_class"] == {"difference": 0.0, "interval95": [0.0, 0.0]}
+
+
+def test_interval_over_seeds():
+    mean, half = seed_interval([50.0, 52.0, 57.0])
+    assert mean == pytest.approx(53) and half == pytest.approx(4.302653 * 13**0.5 / 3**0.5)  # t of printed tables
+    assert seed_interval([50.0]) == (50.0, None)
+    assert seed_interval([50.0, 50.0]) == (50.0, 0.0)

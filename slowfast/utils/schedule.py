@@ -1,17 +1,21 @@
-"""The learning rate as a pure function of training progress."""
+"""Learning rate and random numbers as pure functions of where training is, not of how it came there."""
 
 from __future__ import annotations
 
 import math
+import random
+
+import numpy as np
+import torch
 
 
 def cosine_with_warmup(
     progress: float, base_lr: float, max_epoch: float, warmup_epochs: float, warmup_start_lr: float, end_lr: float
 ) -> float:
-    """Return the learning rate at ``progress`` epochs (fractional): linear warm-up, then half a cosine (SGDR).
+    """Return the learning rate after ``progress`` epochs (fractional): linear warm-up, then half a cosine (SGDR).
 
     Args:
-        progress: epochs done, 0 <= progress <= max_epoch.
+        progress: 0 <= progress <= max_epoch.
         base_lr: rate at the end of the warm-up.
         max_epoch: epoch at which the rate reaches ``end_lr``.
         warmup_epochs: length of the warm-up, 0 for none.
@@ -22,3 +26,11 @@ def cosine_with_warmup(
         return warmup_start_lr + (base_lr - warmup_start_lr) * progress / warmup_epochs
     share = (progress - warmup_epochs) / (max_epoch - warmup_epochs)
     return end_lr + 0.5 * (base_lr - end_lr) * (1 + math.cos(math.pi * share))
+
+
+def seed_everything(*key: int) -> None:
+    """Seed Python, NumPy and torch from a key such as (seed, epoch, step, rank): a resumed run then draws the same."""
+    python_seed, numpy_seed, torch_seed = np.random.SeedSequence(key).generate_state(3)
+    random.seed(int(python_seed))
+    np.random.seed(int(numpy_seed))
+    torch.manual_seed(int(torch_seed))
