@@ -20,7 +20,8 @@ lines = [line.partition("#")[0].strip() for name in sys.argv[1:] for line in ope
 for requirement in [Requirement(line) for line in lines if line and not line.startswith("-")]:
     if not requirement.marker or requirement.marker.evaluate():
         found = version(requirement.name)
-        assert requirement.specifier.contains(found, prereleases=True), f"{requirement} is needed, there is {found}"
+        if not requirement.specifier.contains(found, prereleases=True):
+            sys.exit(f"{requirement} is needed, there is {found}")
 PYTHON
 }
 
