@@ -19,7 +19,7 @@ from slowfast.models import build_model
 from slowfast.models.complexity import count_gmacs, count_parameters
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import replacing
-from slowfast.utils.intervals import seed_interval
+from slowfast.utils.metrics import seed_interval
 
 ACCURACIES = ("top1", "top5", "mean_class")
 HOW_TO_READ = (

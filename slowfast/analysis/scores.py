@@ -15,8 +15,7 @@ import numpy as np
 from slowfast.engine.results import measure, write_json, write_results
 from slowfast.engine.scores import Scores, load_scores
 from slowfast.utils.errors import UserError
-from slowfast.utils.intervals import METHOD, paired_differences
-from slowfast.utils.metrics import ENSEMBLE_METHODS, accuracy_summary, ensemble
+from slowfast.utils.metrics import ENSEMBLE_METHODS, METHOD, accuracy_summary, ensemble, paired_differences
 
 
 def rescore(
