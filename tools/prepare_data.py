@@ -329,21 +329,21 @@ def run_check(args: argparse.Namespace) -> None:
 
 
 def add_pack(commands: argparse._SubParsersAction) -> None:
-    """Add `pack`: the files of a data set to tar shards."""
+    """Add `pack`: the files of a data set to ZIP files."""
     parser = commands.add_parser(
         "pack",
-        help="many small files to a few tar shards that are read at random",
+        help="many small files to a few ZIP files that are read at random",
         description="Copy the frame folders, videos or images that a configuration trains and tests on, unchanged, "
-        "into tar shards (WebDataset layout: CLIP.cls, CLIP.00001.jpg, CLIP.00002.jpg, ...) with an index and lists "
-        "beside them. Items with missing files are left out and named in pack_report.csv. An interrupted run is "
-        "completed by the same command. The last line has the keys that make the configuration read the shards; the "
-        "folder may be copied anywhere that DATA.PACKED then names, object stores included. The exit status is 0 if "
-        "all items were packed, 1 if some were left out, 2 after an error.",
+        "into uncompressed ZIP files with lists beside them. Items with missing files are left out, which is said. An "
+        "interrupted run is completed by the same command. The last line has the keys that make the configuration read "
+        "the pack; the folder may be copied anywhere that DATA.PACKED then names, object "
+        "stores included. The exit status is 0 if all items were packed, 1 if some were left out, 2 after an error.",
     )
     parser.add_argument("--cfg", metavar="FILE", help="configuration of the data set (default: KEY VALUE pairs alone)")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="folder of the shards")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="folder of the pack")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="default: all three")
     parser.add_argument(
-        "--shard-mib", type=int, default=1024, metavar="N", help="largest size of a shard (default: %(default)s)"
+        "--items-per-zip", type=int, default=2000, metavar="N", help="clips, videos or images (default: %(default)s)"
     )
     parser.add_argument("--workers", type=int, default=16, metavar="N", help="threads (default: %(default)s)")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings over those of FILE")
@@ -354,23 +354,17 @@ def run_pack(args: argparse.Namespace) -> None:
     """Run `pack`."""
     # Here, since they import torch, which the other commands do not need.
     from slowfast.config.defaults import get_cfg
-    from slowfast.prepare.pack import REPORT_FILE, construct_pack
+    from slowfast.prepare.zip import pack_data
 
     cfg = get_cfg()
     if args.cfg:
         cfg.merge_from_file(args.cfg)
     cfg.merge_from_list(args.opts)
-    summary, settings = construct_pack(cfg, args.out, args.shard_mib, args.workers)
-    state = "complete already" if summary.was_complete else "written"
-    size = f"{summary.num_members} files, {summary.num_bytes / 2**20:.1f} MiB, in {summary.num_shards} shards"
-    print(f"{args.out}: {size}, {state}")
-    num_left_out = sum(split.num_left_out for split in summary.splits)
-    if num_left_out:
-        print(f"the reasons are in {Path(args.out, REPORT_FILE)}")
-    counts = (f"{split.name} {split.num_packed} packed, {split.num_left_out} left out" for split in summary.splits)
-    print(f"{args.out}: {'; '.join(counts)}")
+    counts, settings = pack_data(cfg, args.out, args.splits, args.items_per_zip, args.workers)
+    parts = (f"{split} {packed} packed, {left_out} left out" for split, (packed, left_out) in counts.items())
+    print(f"{args.out}: {'; '.join(parts)}")
     print("read it with " + " ".join(f"{key} {shlex.quote(value)}" for key, value in settings.items()))
-    if num_left_out:
+    if any(left_out for _, left_out in counts.values()):
         sys.exit(1)
 
 

@@ -58,18 +58,16 @@ _C.DATA.EXPECTED_NUM_VIDEOS = []
 # image (a still, "path label"; NUM_FRAMES must be 1).
 _C.DATA.SOURCE = "video"
 
-# Folder or fsspec URL (s3://bucket/folder; the package of the protocol must be installed) of tar shards that
-# "tools/prepare_data.py pack" made; "" reads the files one by one. The lists beside the shards name the items of the
-# pack; PATH_PREFIX must be empty, IMAGE_TEMPLATE and FIRST_IMAGE are not read.
+# Folder or fsspec URL (s3://bucket/folder; the package of the protocol must be installed) of ZIP files that
+# "tools/prepare_data.py pack" made; "" reads the files one by one. The lists beside them name the items of the pack;
+# PATH_PREFIX must be empty, IMAGE_TEMPLATE and FIRST_IMAGE are not read.
 _C.DATA.PACKED = ""
 
 # File name of one frame inside its folder, and the number of the first one.
 _C.DATA.IMAGE_TEMPLATE = "{:05d}.jpg"
 _C.DATA.FIRST_IMAGE = 1
 
-# Video decoder: auto (decord where it is installed, else PyAV) | decord | pyav | torchcodec (optional, needs FFmpeg's
-# libraries). All give the same frames; PyAV stands in for files that another cannot number, and alone reports damage
-# inside frames.
+# Video decoder: auto (pyav) | pyav | decord (optional; refuses files of which it would give other frames).
 _C.DATA.DECODING_BACKEND = "auto"
 
 # Which frames make a clip: sparse (one per equal segment of the whole video, TSN, arXiv 1608.00859) |

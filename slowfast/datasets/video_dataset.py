@@ -83,6 +83,10 @@ class VideoDataset(Dataset):
         self.class_names = class_names
         self.labels = np.array([record.label for record in records], dtype=np.int64)
 
+    def open(self, record: Record) -> FrameReader:
+        """Open the frames of a record."""
+        return self.open_reader(record)
+
     @property
     def num_videos(self) -> int:
         return len(self.records)

@@ -12,9 +12,9 @@ from typing import Any
 from slowfast.config.parser import CfgNode
 from slowfast.datasets.augment.transform import build_test_transform, build_train_transform
 from slowfast.datasets.decoder import BACKENDS, FrameFolder, FrameReader, ImageFile, open_video, resolve_backend
+from slowfast.datasets.decoder.zip import PackedOpener
 from slowfast.datasets.exclusion import exclude_records, read_exclusion
 from slowfast.datasets.manifest import FIELDS, SEPARATORS, Record, read_class_names, read_manifest
-from slowfast.datasets.packed import PackedOpener
 from slowfast.datasets.sampling import DenseSampler, FrameSampler, SparseSampler
 from slowfast.datasets.video_dataset import EvalVideos, TrainVideos, VideoDataset
 

@@ -1,152 +1,239 @@
-"""Every backend returns the frames whose numbers were asked for, whatever the file is like."""
+"""A file is what FFmpeg shows of it, whatever frames are asked for, in whatever order, from a path or from bytes."""
 
 from __future__ import annotations
 
 import os
-import struct
+from fractions import Fraction
+from pathlib import Path
 
+import altered_video as altered
 import av
 import numpy as np
 import pytest
+from altered_video import ffmpeg_frames, new_packet
+from av.bitstream import BitStreamFilterContext
 from numbered_video import ON, numbered_frame, read_numbers, write_video
 from video_backends import BACKENDS, OTHERS
 
-from slowfast.datasets.decoder import open_video
-from slowfast.datasets.sampling import dense_test, dense_train, sparse_test
+from slowfast.datasets.decoder import DecodeError, open_video
+from slowfast.datasets.sampling import dense_test
 
-NUM_FRAMES = 60
-READERS = {"pyav": "PyAvVideo", "decord": "DecordVideo", "torchcodec": "TorchCodecVideo"}
-_GAPS_MS = np.random.default_rng(0).integers(10, 200, NUM_FRAMES)
-VARIABLE_MS = np.cumsum(_GAPS_MS).tolist()  # the first frame is not at 0
-VARIABLE_FROM_0_MS = (np.cumsum(_GAPS_MS) - _GAPS_MS[0]).tolist()
-CLOSED_GROUPS = {"x265-params": "log-level=none:pools=none:frame-threads=1:open-gop=0"}
+NUM_FRAMES = 40
+SIZE = (48, 64)
+TIMES_MS = np.cumsum(np.random.default_rng(0).integers(10, 200, NUM_FRAMES)).tolist()  # the first frame is not at 0
+OPEN_GROUPS = {"options": {"x264-params": "open-gop=1"}}
+CLOSED_HEVC = {"x265-params": "log-level=none:pools=none:frame-threads=1:open-gop=0"}
+NO_LAG = {"error-resilient": "default", "lag-in-frames": "0"}
+FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
 
-# name -> how it is written; the backends other than PyAV that read it themselves. PyAV stands in for the others.
 VIDEOS = {
-    "b_frames.mp4": ({}, {"decord", "torchcodec"}),
-    "b_frames.mkv": ({}, {"decord", "torchcodec"}),
-    "b_frames.mov": ({}, {"decord", "torchcodec"}),
-    "many_b_frames.mp4": ({"options": {"bf": "8", "b-pyramid": "normal"}}, {"decord", "torchcodec"}),
-    "one_group.mp4": ({"key_every": 250}, {"decord", "torchcodec"}),
-    "every_frame_a_key.mp4": ({"key_every": 1}, {"decord", "torchcodec"}),
-    "open_groups.mp4": ({"options": {"x264-params": "open-gop=1"}}, {"torchcodec"}),
-    "fragments.mp4": ({"container_options": {"movflags": "frag_keyframe+empty_moov"}}, {"decord", "torchcodec"}),
-    "variable.mp4": ({"times_ms": VARIABLE_FROM_0_MS}, {"decord", "torchcodec"}),
-    "variable_later.mp4": ({"times_ms": VARIABLE_MS}, {"decord", "torchcodec"}),
-    "variable_later.mkv": ({"times_ms": VARIABLE_MS}, {"decord", "torchcodec"}),
-    "variable.webm": ({"codec": "libvpx-vp9", "times_ms": VARIABLE_FROM_0_MS}, {"decord", "torchcodec"}),
-    "hevc_closed.mp4": ({"codec": "libx265", "options": CLOSED_GROUPS}, {"decord", "torchcodec"}),
-    "hevc_open.mp4": ({"codec": "libx265"}, {"torchcodec"}),
-    "hevc_open.mkv": ({"codec": "libx265"}, {"torchcodec"}),
-    "vp9.webm": ({"codec": "libvpx-vp9", "rate": 12, "key_every": 25}, {"decord", "torchcodec"}),
-    "odd_width.webm": ({"codec": "libvpx-vp9", "size": (96, 127)}, {"decord", "torchcodec"}),
-    "odd_height.webm": ({"codec": "libvpx-vp9", "size": (97, 128)}, set()),
-    "odd_both.mp4": ({"size": (97, 127), "pix_fmt": "yuv444p"}, set()),
-    "vp8.webm": ({"codec": "libvpx", "rate": 12}, set()),
-    "mpeg4.avi": ({"codec": "mpeg4"}, set()),
-    "mpeg4.mp4": ({"codec": "mpeg4"}, set()),
-    "h264.avi": ({}, set()),
-    "h264.ts": ({}, set()),
-    "raw.h264": ({}, set()),
-    "ffv1.mkv": ({"codec": "ffv1"}, set()),
-    "mjpeg.avi": ({"codec": "mjpeg", "pix_fmt": "yuvj420p"}, set()),
+    "h264.mp4": {},
+    "h264.mkv": {},
+    "h264.mov": {},
+    "h264.ts": {},
+    "h264.avi": {},
+    "raw.h264": {},
+    "pyramid.mp4": {"options": {"bf": "8", "b-pyramid": "normal"}},
+    "one_group.mp4": {"key_every": 250},
+    "only_keys.mp4": {"key_every": 1},
+    "short_groups.mkv": {"key_every": 3},
+    "open_groups.mp4": OPEN_GROUPS,
+    "open_groups.mkv": OPEN_GROUPS,
+    "refresh.mp4": {"options": {"x264-params": "intra-refresh=1"}},
+    "interlaced.mp4": {"options": {"x264-params": "interlaced=1"}},
+    "fragments.mp4": {"container_options": FRAGMENTS},
+    "variable.mp4": {"times_ms": TIMES_MS},
+    "variable.mkv": {"times_ms": TIMES_MS},
+    "hevc_open.mp4": {"codec": "libx265"},
+    "hevc_open.mkv": {"codec": "libx265"},
+    "hevc_closed.mp4": {"codec": "libx265", "options": CLOSED_HEVC},
+    "ten_bits.mp4": {"codec": "libx265", "pix_fmt": "yuv420p10le"},
+    "vp9.webm": {"codec": "libvpx-vp9", "key_every": 25},
+    "vp9_no_lag.webm": {"codec": "libvpx-vp9", "key_every": 6, "options": NO_LAG},
+    "vp8.webm": {"codec": "libvpx"},
+    "odd.webm": {"codec": "libvpx-vp9", "size": (49, 63)},
+    "odd.mp4": {"size": (49, 63), "pix_fmt": "yuv444p"},
+    "mpeg4.avi": {"codec": "mpeg4"},
+    "mpeg4_variable.avi": {"codec": "mpeg4", "times_ms": TIMES_MS, "options": {"bf": "0"}},
+    "mpeg4.mp4": {"codec": "mpeg4"},
+    "mjpeg.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+    "ffv1.mkv": {"codec": "ffv1"},
 }
-SHORT_VIDEOS = {
-    "one.mp4": (1, "libx264", {"decord", "torchcodec"}),
-    "one.webm": (1, "libvpx-vp9", {"torchcodec"}),  # decord finds no duration
-    "one.avi": (1, "mpeg4", set()),
-    "three.mp4": (3, "libx264", {"decord", "torchcodec"}),
-    "three.webm": (3, "libvpx-vp9", {"decord", "torchcodec"}),
-}
+ALTERED = [
+    *((name, altered.without_first_packets) for name in VIDEOS if name.endswith(("4.mp4", "open.mp4", "webm", "ts"))),
+    *((name, altered.from_second_key) for name in ("h264.mp4", "open_groups.mp4", "hevc_open.mp4", "hevc_open.mkv")),
+    *((name, altered.with_empty_packets) for name in ("h264.mp4", "h264.mkv", "hevc_closed.mp4", "hevc_open.mkv")),
+    ("vp9_no_lag.webm", altered.with_hidden_pictures),
+    *((name, altered.without_key_frames) for name in ("h264.mp4", "hevc_open.mp4", "hevc_closed.mp4", "mpeg4.mp4")),
+    *((name, altered.with_wrong_key_frames) for name in ("h264.mp4", "open_groups.mp4", "hevc_closed.mp4")),
+    *((name, altered.with_edits((0.4, 0.5))) for name in ("h264.mp4", "open_groups.mp4", "hevc_open.mp4", "mpeg4.mp4")),
+    *((name, altered.with_edits((0, 0.5))) for name in ("h264.mp4", "pyramid.mp4", "hevc_open.mp4")),
+    ("pyramid.mp4", altered.with_edits((0.233, 9))),
+    ("h264.mp4", altered.with_edits((0.7, 0.3), (0, 0.4))),
+    ("h264.mp4", altered.with_edits((0.2, 0.5), (0.2, 0.5))),
+    ("h264.mp4", altered.with_edits((None, 0.5), (0.2, 0.3), (0.8, 0.3))),
+]
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("videos")
-    for name, (options, _) in VIDEOS.items():
-        write_video(folder / name, NUM_FRAMES, **options)
-    for name, (num_frames, codec, _) in SHORT_VIDEOS.items():
-        write_video(folder / name, num_frames, codec)
+    for name, options in VIDEOS.items():
+        write_video(folder / name, NUM_FRAMES, **({"size": SIZE} | options))
     return folder
 
 
-def expected_reader(backend, own):
-    return READERS[backend if backend in own else "pyav"]
-
-
-def random_requests(num_frames, count):
+def assert_exact(path, expected):
+    """Compare every single frame in random order, random requests of new readers and the whole with a sequence."""
     rng = np.random.default_rng(1)
-    return [np.sort(rng.integers(0, num_frames, rng.integers(1, 7))) for _ in range(count)]
+    with open_video(path) as video:
+        assert video.num_frames == len(expected)
+        assert np.array_equal(video.read(range(len(expected))), expected)
+        for index in rng.permutation(len(expected)):
+            assert np.array_equal(video.read([index])[0], expected[index])
+        assert all(np.array_equal(*pair) for pair in zip(video.iterate(), expected, strict=True))
+    for content in (None, Path(path).read_bytes()) * 3:
+        indices = rng.integers(0, len(expected), 4)  # the first request decides where decoding starts
+        with open_video(path, content=content) as video:
+            assert np.array_equal(video.read(indices), expected[indices])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", VIDEOS)
-def test_frames_show_their_numbers(videos, name, backend):
-    clips = [
-        np.arange(NUM_FRAMES),
-        sparse_test(NUM_FRAMES, 16, 0, 1),
-        dense_test(NUM_FRAMES, 8, 4, 1, 3),
-        dense_test(NUM_FRAMES, 16, 8, 0, 1),  # longer than the video: the last frame repeats
-        [NUM_FRAMES - 1],
-        [0, 0, NUM_FRAMES - 1],
-    ]
-    with open_video(str(videos / name), backend) as video:
-        assert type(video).__name__ == expected_reader(backend, VIDEOS[name][1])
-        assert video.num_frames == NUM_FRAMES
-        for indices in [*clips, *random_requests(NUM_FRAMES, 20)]:
-            frames = video.read(indices)
-            assert frames.dtype == np.uint8
-            assert frames.shape == (len(indices), *VIDEOS[name][0].get("size", (96, 128)), 3)
-            assert read_numbers(frames) == list(indices)
-    for indices in random_requests(NUM_FRAMES, 8):  # the first request decides where decoding starts
-        with open_video(str(videos / name), backend) as video:
-            assert read_numbers(video.read(indices)) == list(indices)
+def test_frames_are_those_of_ffmpeg(videos, name):
+    expected = ffmpeg_frames(str(videos / name))
+    assert read_numbers(expected) == list(range(NUM_FRAMES))
+    assert_exact(str(videos / name), expected)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", SHORT_VIDEOS)
-def test_videos_shorter_than_the_clip(videos, name, backend):
-    num_frames, _, own = SHORT_VIDEOS[name]
-    rng = np.random.default_rng(0)
-    with open_video(str(videos / name), backend) as video:
-        assert type(video).__name__ == expected_reader(backend, own)
-        assert video.num_frames == num_frames
-        for indices in (
-            sparse_test(num_frames, 16, 0, 1),
-            dense_test(num_frames, 16, 4, 3, 4),
-            dense_train(num_frames, 16, 4, rng),
-        ):
-            assert read_numbers(video.read(indices)) == indices.tolist()
+@pytest.mark.parametrize(("name", "alter"), ALTERED)
+def test_frames_of_altered_files_are_those_of_ffmpeg(videos, tmp_path, name, alter):
+    path = alter(str(videos / name), tmp_path / name)
+    expected = ffmpeg_frames(path)
+    assert len(expected) > 5
+    assert_exact(path, expected)
+
+
+@pytest.mark.parametrize(("ending", "codec"), [("webm", "libvpx-vp9"), ("webm", "libvpx"), ("mkv", "libx264")])
+def test_frames_of_other_sizes_are_scaled_to_the_first(tmp_path, ending, codec):
+    options = {"x264-params": "repeat-headers=1", "bf": "0"} if codec == "libx264" else {"lag-in-frames": "0"}
+    parts = [((48, 64), 0), ((96, 128), 20), ((60, 36), 40)]
+    packets = []
+    for size, first in parts:
+        part = write_video(
+            tmp_path / f"{first}.{'h264' if codec == 'libx264' else ending}", 20, codec, size=size, options=options
+        )
+        with av.open(part) as container:
+            packets += [bytes(packet) for packet in container.demux(video=0) if packet.size]
+
+    def edit(first):
+        first[0].time_base = Fraction(1, 1000)
+        made = [new_packet(data, first[0], number * 40, number * 40) for number, data in enumerate(packets)]
+        for number, packet in enumerate(made):
+            packet.is_keyframe = number % 20 == 0
+        return made
+
+    source = str(tmp_path / f"0.{'h264' if codec == 'libx264' else ending}")
+    path = altered.remux(source, tmp_path / f"sizes.{ending}", edit)
+    expected = ffmpeg_frames(path)
+    assert expected.shape == (60, 48, 64, 3)
+    assert read_numbers(expected) == [*range(20)] * 3
+    assert_exact(path, expected)
+
+
+MATRICES = {
+    (1, 0, 0, 1): lambda frames: frames,
+    (-1, 0, 0, 1): lambda frames: frames[:, :, ::-1],
+    (1, 0, 0, -1): lambda frames: frames[:, ::-1],
+    (-1, 0, 0, -1): lambda frames: frames[:, ::-1, ::-1],
+    (0, 1, 1, 0): lambda frames: frames.swapaxes(1, 2),
+    (0, -1, -1, 0): lambda frames: frames[:, ::-1, ::-1].swapaxes(1, 2),
+    (0, 1, -1, 0): lambda frames: np.rot90(frames, -1, (1, 2)),
+    (0, -1, 1, 0): lambda frames: np.rot90(frames, 1, (1, 2)),
+}
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_frames_are_turned_and_reflected(videos, tmp_path, matrix):
+    path = altered.with_matrix(str(videos / "h264.mp4"), tmp_path / "turned.mp4", matrix)
+    assert_exact(path, MATRICES[matrix](ffmpeg_frames(str(videos / "h264.mp4"))))
+    if abs(matrix[0]) + matrix[3] != 2:  # Matroska keeps rotations only
+        return
+    path = altered.remux(path, tmp_path / "turned.mkv", lambda packets: packets)
+    assert_exact(path, MATRICES[matrix](ffmpeg_frames(str(videos / "h264.mp4"))))
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_orientation_in_the_stream_holds_for_all_frames(videos, tmp_path, ending):
+    source, path = str(videos / "h264.mp4"), str(tmp_path / f"turned.{ending}")
+    with av.open(source) as reader, av.open(path, "w") as writer:
+        stream = writer.add_stream_from_template(reader.streams.video[0])
+        turn = "h264_metadata=display_orientation=insert:rotate=90:flip=horizontal"  # said with the first frame only
+        turning = BitStreamFilterContext(turn, reader.streams.video[0])
+        for packet in reader.demux(video=0):
+            for turned in turning.filter(packet) if packet.size else ():
+                turned.stream = stream
+                writer.mux(turned)
+    assert_exact(path, ffmpeg_frames(source).swapaxes(1, 2))
+
+
+def test_duration_and_bytes_after_the_end_do_not_matter(videos, tmp_path):
+    data = bytearray((videos / "vp9.webm").read_bytes())
+    at = data.index(b"\x44\x89\x88") + 3
+    data[at : at + 8] = np.array(9000.0, ">f8").tobytes()  # ms
+    (tmp_path / "long.webm").write_bytes(data + b"what a broken download leaves behind")
+    assert_exact(str(tmp_path / "long.webm"), ffmpeg_frames(str(videos / "vp9.webm")))
+
+
+@pytest.mark.parametrize("width", [2, 6, 12, 16, 72])
+def test_narrow_videos(tmp_path, width):
+    path = write_video(tmp_path / "narrow.mp4", 20, size=(48, width))
+    assert_exact(path, ffmpeg_frames(path))
+
+
+def test_the_best_of_several_tracks_is_read(tmp_path):
+    with av.open(str(tmp_path / "two.mp4"), "w") as container:
+        streams = [container.add_stream("libx264", rate=30) for _ in range(2)]
+        for stream, (height, width) in zip(streams, (SIZE, (96, 128)), strict=True):
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        for number in range(20):
+            for stream in streams:
+                picture = numbered_frame(number, stream.height, stream.width)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for stream in streams:
+            container.mux(stream.encode())
+    assert_exact(str(tmp_path / "two.mp4"), ffmpeg_frames(str(tmp_path / "two.mp4")))
 
 
 @pytest.mark.parametrize("backend", OTHERS)
-@pytest.mark.parametrize("name", VIDEOS)
-def test_backends_give_the_same_pixels(videos, name, backend):
-    indices = np.arange(0, NUM_FRAMES, 5)
-    by_pyav, by_other = (read(videos / name, indices, one).astype(int) for one in ("pyav", backend))
-    # Equal with PyAV 18.1, decord 0.6 and torchcodec 0.17; other builds of the conversion may round differently.
-    assert np.abs(by_pyav - by_other).max() <= 2
+def test_decord_gives_the_same_pixels_or_refuses(videos, tmp_path, backend):
+    read = set()
+    turned = altered.with_matrix(str(videos / "h264.mp4"), tmp_path / "turned.mp4", (-1, 0, 0, 1))
+    cut = altered.with_edits((0.4, 0.5))(str(videos / "h264.mp4"), tmp_path / "cut.mp4")
+    for path in (*map(str, videos.iterdir()), turned, cut):
+        try:
+            with open_video(path, backend) as video:
+                frames = video.read(range(video.num_frames)).astype(int)
+        except DecodeError as error:
+            assert "decord cannot read it exactly" in error.reason
+            continue
+        read.add(os.path.basename(path))
+        assert np.abs(frames - ffmpeg_frames(path)).max() <= 2  # builds of the conversion may round differently
+    assert {"h264.mp4", "h264.mkv", "pyramid.mp4", "fragments.mp4", "hevc_closed.mp4"} <= read
+    assert read.isdisjoint({"turned.mp4", "cut.mp4", "open_groups.mp4", "odd.mp4", "mpeg4.avi"})
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("matrix", [1, 5, None])  # BT.709, BT.601
-@pytest.mark.parametrize("color_range", [1, 2])  # limited, full
-@pytest.mark.parametrize(("name", "codec"), [("colors.mp4", "libx264"), ("colors.webm", "libvpx-vp9")])
-def test_colours_follow_the_matrix_and_range_of_the_file(tmp_path, name, codec, matrix, color_range, backend):
-    colors = (matrix, color_range) if matrix else None
-    write_video(tmp_path / name, 12, codec, options={"crf": "1"}, colors=colors)
-    frames = read(tmp_path / name, range(12), backend).astype(int)
+@pytest.mark.parametrize("colors", [(1, 1), (1, 2), (5, 1), (5, 2), None])  # BT.709 | BT.601, limited | full range
+def test_colours_follow_the_matrix_and_range_of_the_file(tmp_path, colors, backend):
+    write_video(tmp_path / "colors.mp4", 12, options={"crf": "1"}, colors=colors)
+    with open_video(str(tmp_path / "colors.mp4"), backend) as video:
+        frames = video.read(range(12))
     true = np.stack([numbered_frame(number) for number in range(12)])
     assert color_error(frames, true) <= 3
-
-
-def test_the_wrong_matrix_would_be_seen(tmp_path):
-    write_video(tmp_path / "colors.mp4", 12, options={"crf": "1"}, colors=(1, 2))
-    true = np.stack([numbered_frame(number) for number in range(12)])
-    with av.open(str(tmp_path / "colors.mp4")) as container:
-        assert (container.streams.video[0].codec_context.colorspace, container.streams.video[0].color_range) == (1, 2)
-        frames = [frame.reformat(format="rgb24", src_colorspace=5).to_ndarray() for frame in container.decode(video=0)]
-    assert color_error(np.stack(frames), true) > 6
+    if colors == (1, 2):  # the wrong matrix would be seen
+        with av.open(str(tmp_path / "colors.mp4")) as container:
+            wrong = [f.reformat(format="rgb24", src_colorspace=5).to_ndarray() for f in container.decode(video=0)]
+        assert color_error(np.stack(wrong), true) > 6
 
 
 def color_error(frames, true):
@@ -156,105 +243,36 @@ def color_error(frames, true):
     return max(np.abs(np.median(error[mask], axis=0)).max() for mask in (bright, ~bright) if mask.any())
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), 3), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
-def test_videos_are_turned_upright(videos, tmp_path, backend, matrix, turns):
-    data = bytearray((videos / "b_frames.mp4").read_bytes())
-    at = data.index(b"tkhd") + 44  # the display matrix of the track header
-    a, b, c, d = (value << 16 for value in matrix)
-    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    (tmp_path / "turned.mp4").write_bytes(data)
-    frames = read(tmp_path / "turned.mp4", [5, 6], backend)
-    assert frames.shape[1:3] == ((96, 128) if turns == 2 else (128, 96))
-    assert read_numbers(np.rot90(frames, -turns, axes=(1, 2))) == [5, 6]
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("first", [30, 24, 1])  # 24 is a key frame
-def test_frames_before_the_cut_of_an_edit_list_are_not_counted(videos, tmp_path, backend, first):
-    path = str(tmp_path / "cut.mp4")
-    with av.open(str(videos / "b_frames.mp4")) as source, av.open(path, "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        packets = [packet for packet in source.demux(video=0) if packet.size]
-        shift = sorted(packet.pts for packet in packets)[first]
-        first_key = max(packet.dts for packet in packets if packet.is_keyframe and packet.pts <= shift)
-        for packet in packets:
-            if packet.dts < first_key:
-                continue
-            packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
-            target.mux(packet)
-    with open_video(path, backend) as video:
-        assert video.num_frames == NUM_FRAMES - first
-        for indices in ([0, 1, 20, 29], [29], [0], *random_requests(NUM_FRAMES - first, 10)):
-            assert read_numbers(video.read(indices)) == [index + first for index in indices]
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_frames_that_are_never_shown_are_not_counted(tmp_path, backend):
-    # Every third key frame is hidden as encoders hide alternate reference frames: it travels in one packet with the
-    # frame after it, a superframe (VP9 bitstream specification, annex B).
-    options = {"error-resilient": "default"}  # no frame leans on whether the one before it was shown
-    shown = write_video(tmp_path / "shown.webm", NUM_FRAMES, codec="libvpx-vp9", key_every=6, options=options)
-    path = str(tmp_path / "hidden.webm")
-    numbers = []
-    with av.open(shown) as source, av.open(path, "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        stream.codec_context.framerate = 30
-        hidden = b""
-        for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
-            data = bytes(packet)
-            if number % 18 == 6:
-                assert packet.is_keyframe
-                hidden = bytes([data[0] & ~2]) + data[1:]  # show_frame = 0
-                continue
-            if hidden:
-                sizes = b"".join(len(frame).to_bytes(4, "little") for frame in (hidden, data))
-                marker = bytes([0b11011001])  # two frames, sizes of four bytes
-                data = hidden + data + marker + sizes + marker
-            new = av.Packet(data)
-            new.pts, new.dts, new.time_base, new.stream = packet.pts, packet.dts, packet.time_base, stream
-            new.is_keyframe = packet.is_keyframe or bool(hidden)
-            target.mux(new)
-            numbers.append(number)
-            hidden = b""
-    assert len(numbers) == NUM_FRAMES - 3
-    with open_video(path, backend) as video:
-        assert video.num_frames == len(numbers)
-        for indices in (range(len(numbers)), *random_requests(len(numbers), 20)):
-            assert read_numbers(video.read(indices)) == [numbers[index] for index in indices]
-
-
 @pytest.mark.parametrize("name", ["long.mp4", "long.mkv", "long.webm", "long_open.mp4"])
 def test_a_late_clip_is_not_decoded_from_the_start(tmp_path, name):
-    options = {"codec": "libvpx-vp9"} if name.endswith("webm") else {}
-    if name == "long_open.mp4":
-        options = {"options": {"x264-params": "open-gop=1"}}
-    path = write_video(tmp_path / name, 300, key_every=50, **options)
-    with av.open(path) as container:
-        keys = [i for i, packet in enumerate(container.demux(video=0)) if packet.size and packet.is_keyframe]
-    assert len(keys) >= 6
+    options = {"codec": "libvpx-vp9"} if name.endswith("webm") else OPEN_GROUPS if "open" in name else {}
+    path = write_video(tmp_path / name, 300, key_every=50, size=SIZE, **options)
     clip = dense_test(300, 16, 4, 3, 4)  # frames 234 to 297
-    with open_video(path, "pyav") as video:
-        assert video.num_decoded == 0  # the index takes no decoding
+    with open_video(path) as video:
+        assert video.num_decoded < 20  # those that tell the size
+        before = video.num_decoded
         assert read_numbers(video.read(clip)) == clip.tolist()
         # From the key frame at or before 200 on; reordering may put one group before it.
-        assert video.num_decoded <= clip[-1] + 1 - 150
+        assert video.num_decoded - before <= clip[-1] + 1 - 150
         before = video.num_decoded
         assert read_numbers(video.read([20, 270])) == [20, 270]
         assert video.num_decoded - before <= 2 * 50 + 2 * 21  # not what lies between them
 
 
+@pytest.mark.parametrize(("name", "passes"), [("long.mp4", 1), ("long.avi", 2)])
+def test_all_frames_in_order_are_decoded_once(tmp_path, name, passes):
+    path = write_video(tmp_path / name, 100, codec="mpeg4" if "avi" in name else "libx264", key_every=250, size=SIZE)
+    with open_video(path) as video:
+        assert sum(1 for _ in video.iterate()) == 100
+        assert video.num_decoded <= passes * 100 + 20  # without times, frames are counted by decoding
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are listed in /proc")
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", ["b_frames.mp4", "odd_width.webm", "mpeg4.avi"])
-def test_a_reader_starts_one_thread_at_most(videos, name, backend):
-    read(videos / name, [0], backend)  # libraries may start their own once
+@pytest.mark.parametrize("name", ["h264.mp4", "vp9.webm", "mpeg4.avi"])
+def test_a_reader_starts_one_thread_at_most(videos, name):
+    with open_video(str(videos / name)) as video:
+        video.read([0])  # libraries may start their own once
     before = len(os.listdir("/proc/self/task"))
-    with open_video(str(videos / name), backend) as video:
+    with open_video(str(videos / name)) as video:
         video.read(np.arange(NUM_FRAMES))
         assert len(os.listdir("/proc/self/task")) - before <= 1
-
-
-def read(path, indices, backend):
-    with open_video(str(path), backend) as video:
-        return video.read(indices)

@@ -1,242 +1,270 @@
-"""Writing packs: the same shards whatever the workers and interruptions, and nothing lost or overwritten."""
+"""A pack gives the frames of the files it was made from, whatever happened on the way, and never those of others."""
 
 from __future__ import annotations
 
-import csv
+import importlib.util
 import os
-import tarfile
+import pickle
+import shutil
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import cv2
+import fsspec
 import numpy as np
 import pytest
+from numbered_video import read_numbers, write_folder, write_video
 
 from slowfast.config.defaults import get_cfg
 from slowfast.datasets.build import build_dataset
-from slowfast.datasets.manifest import Record
-from slowfast.datasets.pack_index import INDEX_FILE
-from slowfast.prepare import pack as pack_module
-from slowfast.prepare.pack import SourceFiles, construct_pack, pack_records
+from slowfast.datasets.decoder import DecodeError
+from slowfast.datasets.decoder.zip import PackedOpener
+from slowfast.prepare import zip as packing
+from slowfast.prepare.zip import pack_data
+from slowfast.utils.errors import UserError
 
-FRAMES = SourceFiles("frames", "{:05d}.jpg", 1)
-NUM_CLIPS, NUM_FRAMES = 6, 3
+NUM_ITEMS = 6
+SPLITS = ("train", "val")
+
+
+def make_cfg(folder, source="frames", **data):
+    cfg = get_cfg()
+    cfg.MODEL.NUM_CLASSES = 3
+    data = {"PATH_TO_DATA_DIR": str(folder), "SOURCE": source} | data
+    if source == "image":
+        cfg.DATA.NUM_FRAMES, cfg.TEST.NUM_ENSEMBLE_VIEWS = 1, 1
+    for key, value in data.items():
+        cfg.DATA[key] = value
+    return cfg
+
+
+def with_settings(cfg, settings):
+    cfg = cfg.clone()
+    cfg.merge_from_list([word for pair in settings.items() for word in pair])
+    return cfg
+
+
+def make_media(folder, source):
+    """Write items and their lists; the last item is damaged."""
+    lines = []
+    for index in range(NUM_ITEMS):
+        path = folder / f"item {index}"
+        num_frames = ""
+        if source == "frames":
+            write_folder(path, 5 + index)
+            num_frames = f"{5 + index},"
+        elif source == "video":
+            path = path.with_suffix(".webm" if index % 2 else ".mp4")
+            write_video(path, 10 + index, codec="libvpx-vp9" if index % 2 else "libx264")
+        else:
+            path = path.with_suffix(".png")
+            cv2.imwrite(str(path), np.random.default_rng(index).integers(0, 256, (40, 60, 3)))
+        lines.append(f"{path.name},{num_frames}{index % 3}\n")
+    damaged = path / "00003.jpg" if source == "frames" else path
+    damaged.write_bytes(damaged.read_bytes()[:400])
+    for split in SPLITS:
+        (folder / f"{split}.csv").write_text("".join(lines[split == "val" :]))
+
+
+@pytest.fixture(scope="module", params=["frames", "video", "image"])
+def packed(request, tmp_path_factory):
+    """Return (source, folder of the files, folder of the pack, settings that read it)."""
+    folder, pack = tmp_path_factory.mktemp(request.param), tmp_path_factory.mktemp("pack") / "out"
+    make_media(folder, request.param)
+    counts, settings = pack_data(make_cfg(folder, request.param), pack, SPLITS, items_per_zip=2, workers=2)
+    assert counts == {"train": (NUM_ITEMS, 0), "val": (NUM_ITEMS - 1, 0)}
+    return request.param, folder, pack, settings
+
+
+def read_all(cfg, split):
+    """Return the frames and label of every item, or the error."""
+    dataset = build_dataset(cfg, split)
+    dataset = pickle.loads(pickle.dumps(dataset))  # as a worker that is not forked has it
+    items = []
+    for record in dataset.records:
+        try:
+            with dataset.open(record) as reader:
+                items.append((reader.read(range(reader.num_frames)), record.label))
+        except DecodeError as error:
+            assert error.path == record.path
+            items.append(None)
+    return items
+
+
+@pytest.mark.parametrize("protocol", ["", "file://", "memory://"])
+def test_items_are_those_of_the_files(packed, protocol):
+    source, folder, pack, settings = packed
+    cfg = with_settings(make_cfg(folder, source), settings)
+    cfg.DATA.PACKED = f"{protocol}{pack}"
+    if protocol == "memory://":
+        for path in pack.iterdir():
+            with fsspec.open(f"{cfg.DATA.PACKED}/{path.name}", "wb") as file:
+                file.write(path.read_bytes())
+    for split in SPLITS:
+        files, items = read_all(make_cfg(folder, source), split), read_all(cfg, split)
+        assert len(files) == len(items) and files[-1] is None and items[-1] is None
+        for (frames, label), (packed_frames, packed_label) in zip(files[:-1], items[:-1], strict=True):
+            assert np.array_equal(frames, packed_frames) and label == packed_label
+
+
+def test_a_pack_holds_the_bytes_of_the_files_in_zip_files_for_anybody(packed, tmp_path):
+    _, folder, pack, _ = packed
+    shards = sorted(pack.glob("*.zip"))
+    assert len(shards) == 3
+    for shard in shards:
+        shutil.unpack_archive(shard, tmp_path)
+    for clip in tmp_path.glob("*.zip"):
+        shutil.unpack_archive(clip, clip.with_suffix(""))
+        clip.unlink()
+    contents = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    media = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".csv")
+    assert contents == {path.relative_to(folder): path.read_bytes() for path in media}
+
+
+def test_an_item_takes_one_request(packed, monkeypatch):
+    source, folder, pack, settings = packed
+    opener = PackedOpener(f"memory://{pack}", source)
+    records = build_dataset(
+        with_settings(make_cfg(folder, source), settings | {"DATA.PACKED": opener.root}), "train"
+    ).records
+    requests = []
+    fs = fsspec.filesystem("memory")
+    real = type(fs).cat_file
+    monkeypatch.setattr(type(fs), "cat_file", lambda *args: requests.append(args[1:]) or real(*args))
+    opener(records[1]).read([0])
+    (((path, start, end)),) = requests
+    assert end - start < fs.size(path)
 
 
 @pytest.fixture
 def clips(tmp_path):
-    """Return records of clips of 0.6 MiB each: one fits into a shard of 1 MiB, two do not."""
-    records = []
-    for index in range(NUM_CLIPS):
-        folder = tmp_path / "media" / str(index)
-        folder.mkdir(parents=True)
-        for number in range(NUM_FRAMES):
-            content = np.random.default_rng([index, number]).bytes(200_000 + 321 * index)
-            (folder / f"{number + 1:05d}.jpg").write_bytes(content)
-        records.append(Record(str(folder), index % 2, NUM_FRAMES, f"list:{index + 1}"))
-    return records
+    for index in range(NUM_ITEMS):
+        write_folder(tmp_path / "media" / "deep" / str(index), 3)
+    lines = [f"deep/{index},3,{index % 3}\n" for index in range(NUM_ITEMS)]
+    for split in SPLITS:
+        (tmp_path / "media" / f"{split}.csv").write_text("".join(lines))
+    (tmp_path / "media" / "classes.txt").write_text("a\nb\nc\n")
+    return make_cfg(tmp_path / "media")
 
 
 def content_of(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_the_pack_does_not_depend_on_the_workers(clips, tmp_path):
-    splits = {"train": clips[:4], "val": clips[3:]}  # one clip in both
-    for workers in (1, 4):
-        summary = pack_records(splits, FRAMES, tmp_path / str(workers), shard_mib=1, workers=workers)
-    assert content_of(tmp_path / "1") == content_of(tmp_path / "4")
-    shards = [*(f"train-{number:06d}.tar" for number in range(4)), "val-000000.tar", "val-000001.tar"]
-    lists = ["train.txt", "val.txt", INDEX_FILE, "pack_report.csv"]
-    assert sorted(content_of(tmp_path / "1")) == sorted([*shards, *lists])
-    assert (summary.num_shards, summary.num_members) == (6, NUM_CLIPS * NUM_FRAMES)
-    assert (tmp_path / "1" / "val.txt").read_text() == "3\t3\t1\n4\t3\t0\n5\t3\t1\n"
-
-
-def test_large_shards_hold_several_clips(clips, tmp_path):
-    pack_records({"train": clips}, FRAMES, tmp_path / "out", shard_mib=2)
-    assert len(list((tmp_path / "out").glob("*.tar"))) == 2
-    for shard in (tmp_path / "out").glob("*.tar"):
-        assert shard.stat().st_size <= 2 << 20
-
-
 class Interrupt(BaseException):
     pass
 
 
-@pytest.mark.parametrize("error", [Interrupt, OSError])
-def test_an_interrupted_run_is_completed_without_repeating_shards(clips, tmp_path, monkeypatch, error):
-    pack_records({"train": clips}, FRAMES, tmp_path / "whole", shard_mib=1)
+@pytest.mark.parametrize("error", [Interrupt, RuntimeError])
+def test_an_interrupted_pack_is_completed_without_repeating_files(clips, tmp_path, monkeypatch, error):
+    pack_data(clips, tmp_path / "whole", SPLITS, items_per_zip=1, workers=4)
     out = tmp_path / "out"
-    written = []
-    real = pack_module._add_member
+    read = []
+    real = packing._read_item
 
-    def add_member(file, name, *args):
-        written.append(name)
-        if len(written) == 11:  # in the third clip: a label and three frames each
+    def read_item(record, dataset):
+        read.append(record.path[-1])
+        if len(read) == 3:
             raise error("no space left")
-        return real(file, name, *args)
+        return real(record, dataset)
 
-    monkeypatch.setattr(pack_module, "_add_member", add_member)
+    monkeypatch.setattr(packing, "_read_item", read_item)
     with pytest.raises(error):
-        pack_records({"train": clips}, FRAMES, out, shard_mib=1, workers=1)
-    # The worker may have begun another shard before it was told to stop.
+        pack_data(clips, out, SPLITS, items_per_zip=1, workers=1)
     names = {path.name for path in out.iterdir()}
-    assert {".parts", "train-000000.tar", "train-000001.tar"} <= names
-    assert "train-000002.tar" not in names
-    written[:] = [""] * 11
-    (out / "train-000001.tar").unlink()  # as after an interrupt between the two files of a shard
-    summary = pack_records({"train": clips}, FRAMES, out, shard_mib=1, workers=1)
-    again = {name.split(".")[0] for name in written[11:]}
-    assert {"1", "2"} <= again and "0" not in again
-    assert not summary.was_complete
-    assert content_of(out) == content_of(tmp_path / "whole")
+    assert {"00000.zip", "00001.zip"} <= names and not {"00002.zip", "train.txt"} & names
+    before = list(read)
+    pack_data(clips, out, SPLITS, items_per_zip=1, workers=1)
+    assert not {"0", "1"} & set(read[len(before) :]) and "2" in read[len(before) :]
+    assert content_of(out) == content_of(tmp_path / "whole")  # whatever the workers and interruptions
+    times = {path: path.stat().st_mtime_ns for path in out.glob("*.zip")}
+    pack_data(clips, out, SPLITS, items_per_zip=1)
+    assert times == {path: path.stat().st_mtime_ns for path in out.glob("*.zip")}
 
 
-def test_a_complete_pack_is_left_alone(clips, tmp_path):
+def test_nothing_else_is_overwritten(clips, tmp_path):
     out = tmp_path / "out"
-    assert not pack_records({"train": clips}, FRAMES, out).was_complete
-    times = {path: path.stat().st_mtime_ns for path in out.glob("*.tar")}
-    assert pack_records({"train": clips}, FRAMES, out).was_complete
-    assert times == {path: path.stat().st_mtime_ns for path in out.glob("*.tar")}
-    (out / "train-000000.tar").unlink()
-    with pytest.raises(ValueError, match=r"the finished pack is damaged; delete .*train-000000\.tar"):
-        pack_records({"train": clips}, FRAMES, out)
-
-
-def test_another_pack_or_foreign_shard_is_never_overwritten(clips, tmp_path):
-    out = tmp_path / "out"
-    pack_records({"train": clips}, FRAMES, out)
+    pack_data(clips, out, SPLITS)
     before = content_of(out)
-    for splits, options in (({"train": clips[:5]}, {}), ({"train": clips}, {"shard_mib": 1})):
-        with pytest.raises(ValueError, match=f"{INDEX_FILE} belongs to a pack of other items"):
-            pack_records(splits, FRAMES, out, **options)
+    for cfg, options in ((clips, {"items_per_zip": 2}), (with_settings(clips, {"DATA.EXCLUDE_FILE": ""}), {})):
+        if not options:
+            (tmp_path / "media" / "train.csv").write_text("deep/0,3,1\n")
+            (tmp_path / "media" / "val.csv").write_text("deep/0,3,1\n")
+        with pytest.raises(UserError, match="or a pack of other items"):
+            pack_data(cfg, out, SPLITS, **options)
     assert content_of(out) == before
-    foreign = tmp_path / "foreign"
-    foreign.mkdir()
-    (foreign / "train-000000.tar").write_bytes(b"mine")
-    with pytest.raises(ValueError, match=r"train-000000\.tar exists and was not made by this command"):
-        pack_records({"train": clips}, FRAMES, foreign)
-    assert (foreign / "train-000000.tar").read_bytes() == b"mine"
-    (tmp_path / "media" / "train.txt").write_text("mine")  # packing into the folder of the original lists
-    with pytest.raises(ValueError, match=r"media/train\.txt exists and was not made by this command"):
-        pack_records({"train": clips}, FRAMES, tmp_path / "media")
-    assert (tmp_path / "media" / "train.txt").read_text() == "mine"
-
-
-def test_two_processes_do_not_write_one_pack(clips, tmp_path):
-    """The second one waits, and then finds the pack complete."""
-    with ThreadPoolExecutor(2) as pool:
-        both = [pool.submit(pack_records, {"train": clips}, FRAMES, tmp_path / "out") for _ in range(2)]
-        assert sorted(summary.result().was_complete for summary in both) == [False, True]
-
-
-def test_items_with_missing_files_are_left_out_and_reported(clips, tmp_path):
-    os.remove(os.path.join(clips[1].path, "00002.jpg"))
-    clips[2] = Record(str(tmp_path / "nowhere"), 0, 3, "list:3")
-    summary = pack_records({"train": clips, "val": clips[1:4]}, FRAMES, tmp_path / "out")
-    assert [(s.name, s.num_packed, s.num_left_out) for s in summary.splits] == [("train", 4, 2), ("val", 1, 2)]
-    assert (tmp_path / "out" / "val.txt").read_text() == "3\t3\t1\n"
-    with open(tmp_path / "out" / "pack_report.csv") as file:
-        header, *rows = csv.reader(file)
-    assert header == ["split", "path", "reason"]
-    assert [row[:2] for row in rows] == [[split, clips[i].path] for split in ("train", "val") for i in (1, 2)]
-    assert rows[0][2].startswith("left out: ") and "00002.jpg: No such file" in rows[0][2]
-
-
-def test_wrong_input(clips, tmp_path):
-    other = Record(clips[0].path, 1, NUM_FRAMES, "other:1")
-    for splits, options, words in (
-        ({"train": clips}, {"workers": 0}, ["--workers", "0", "1 to"]),
-        ({"train": clips}, {"shard_mib": 5000}, ["--shard-mib", "5000", "1 to"]),
-        ({"train": clips, "val": [other]}, {}, ["other:1", "label 1", "label 0", "list:1"]),
-        ({"train": [Record("nowhere", 0, 1, "a:1")]}, {}, ["none of the 1 train items", "nowhere", "No such file"]),
-    ):
-        with pytest.raises(ValueError) as info:
-            pack_records(splits, FRAMES, tmp_path / "out", **options)
-        assert [word for word in words if word not in str(info.value)] == []
+    with pytest.raises(UserError, match="holds something else"):
+        pack_data(clips, tmp_path / "media", SPLITS)  # where the lists of the files are
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="this is a file"):
-        pack_records({"train": clips}, FRAMES, tmp_path / "file")
+    with pytest.raises(UserError, match="is a file"):
+        pack_data(clips, tmp_path / "file", SPLITS)
+    with pytest.raises(UserError, match="DATA.PACKED is .*leave it empty"):
+        pack_data(with_settings(clips, {"DATA.PACKED": "x"}), tmp_path / "other", SPLITS)
 
 
-def test_a_file_that_changes_while_it_is_packed_is_an_error(clips, tmp_path, monkeypatch):
-    real = pack_module._write_shards
-
-    def write_shards(*args):
-        with open(os.path.join(clips[4].path, "00003.jpg"), "ab") as file:
-            file.write(b"more")
-        return real(*args)
-
-    monkeypatch.setattr(pack_module, "_write_shards", write_shards)
-    with pytest.raises(ValueError, match=r"4/00003\.jpg had \d+ bytes and now has \d+"):
-        pack_records({"train": clips}, FRAMES, tmp_path / "out")
-    assert not list((tmp_path / "out").glob("*.tar"))
+def test_two_processes_write_one_pack(clips, tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(pack_data, clips, tmp_path / "out", SPLITS, 1) for _ in range(2)]
+        assert both[0].result() == both[1].result()
 
 
-def make_cfg(folder, **data):
-    cfg = get_cfg()
-    cfg.DATA.PATH_TO_DATA_DIR, cfg.MODEL.NUM_CLASSES = str(folder), 2
-    for key, value in data.items():
-        cfg.DATA[key] = value
-    return cfg
+def test_items_with_missing_files_are_left_out_and_said(clips, tmp_path, caplog):
+    os.remove(tmp_path / "media" / "deep" / "1" / "00002.jpg")
+    shutil.rmtree(tmp_path / "media" / "deep" / "4")
+    for _ in range(2):
+        counts, settings = pack_data(clips, tmp_path / "out", SPLITS)
+        assert counts == dict.fromkeys(SPLITS, (NUM_ITEMS - 2, 2))
+    assert "deep/1/00002.jpg" in caplog.text and "deep/4" in caplog.text
+    dataset = build_dataset(with_settings(clips, settings), "train")
+    assert [Path(record.path).name for record in dataset.records] == ["0", "2", "3", "5"]
+    assert dataset.class_names == ["a", "b", "c"]
 
 
-def read_all(cfg, split):
-    """Return the content of every item of a split."""
-    dataset = build_dataset(cfg, split)
-    return [dataset.open_reader(record)._members.read([0])[0] for record in dataset.records]
+def test_image_folders_are_packed_by_the_contract_of_data_sets(tmp_path):
+    for split, name, index in [(split, name, index) for split in SPLITS for name in "abc" for index in range(2)]:
+        (tmp_path / "images" / split / name).mkdir(parents=True, exist_ok=True)
+        image = np.full((8, 8, 3), 50 * index + "abc".index(name), np.uint8)
+        cv2.imwrite(str(tmp_path / "images" / split / name / f"{index}.png"), image)
+    cfg = make_cfg(tmp_path / "images", "image", DATASET="ImageFolder")
+    cfg.DATA.SOURCE = "video"  # which ImageFolder does not read
+    _, settings = pack_data(cfg, tmp_path / "packed folder", SPLITS)
+    for split in SPLITS:
+        items = read_all(with_settings(cfg, settings), split)
+        assert [(int(frames[0, 0, 0, 0]), label) for frames, label in items] == [
+            (50 * index + label, label) for label in range(3) for index in range(2)
+        ]
 
 
-def test_names_that_tar_lists_or_webdataset_could_confuse(tmp_path):
-    folder = tmp_path / "media"
-    names = ["a.b.jpg", "a_b.jpg", "a.png", "a.jpg", "no ending", "ü,1 2.jpg", "d.e/x.jpg", f"{'long' * 40}.jpg"]
-    (folder / "d.e").mkdir(parents=True)
-    for name in names:
-        (folder / name).write_bytes(name.encode())
-    (folder / "train.csv").write_text("".join(f"{name}\t{index % 2}\n" for index, name in enumerate(names)))
-    settings = {"SOURCE": "image", "NUM_FRAMES": 1, "PATH_LABEL_SEPARATOR": "\t"}
-    construct_pack(make_cfg(folder, **settings), tmp_path / "out")
-    cfg = make_cfg(tmp_path / "out", PACKED=str(tmp_path / "out"), **settings)
-    assert read_all(cfg, "train") == [name.encode() for name in names]
-    keys = [record.path.removeprefix(f"{tmp_path}/out/") for record in build_dataset(cfg, "train").records]
-    assert keys[:7] == ["a_b", "a_b~2", "a", "a~2", "no ending", "ü,1 2", "d.e/x"]
-    with tarfile.open(tmp_path / "out" / "train-000000.tar") as shard:
-        assert f"{'long' * 40}.jpg" in shard.getnames()
+def test_damage_in_a_pack_is_found(clips, tmp_path):
+    _, settings = pack_data(clips, tmp_path / "out", SPLITS)
+    dataset = build_dataset(with_settings(clips, settings), "train")
+    shard = tmp_path / "out" / "00000.zip"
+    content = bytearray(shard.read_bytes())
+    with zipfile.ZipFile(shard) as file:
+        at = file.infolist()[1].header_offset + 700  # in the first frame of the second clip
+    content[at] ^= 1
+    shard.write_bytes(content)
+    assert read_numbers(dataset.open(dataset.records[0]).read(range(3))) == [0, 1, 2]
+    assert read_numbers(dataset.open(dataset.records[1]).read([1, 2])) == [1, 2]
+    with pytest.raises(DecodeError, match=r"00001\.jpg is Bad CRC-32"):
+        dataset.open(dataset.records[1]).read([0])
+    os.truncate(shard, at)
+    with pytest.raises(DecodeError, match="truncated or damaged in .*00000.zip"):
+        dataset.open(dataset.records[1])
+    with pytest.raises(UserError, match="DATA.PACKED is .* cannot be read: BadZipFile: .*00000.zip is truncated"):
+        build_dataset(with_settings(clips, settings), "train")
 
 
-def test_lists_elsewhere_and_image_folders(tmp_path):
-    for split, label, index in [(s, c, i) for s in ("train", "val") for c in "ab" for i in range(2)]:
-        path = tmp_path / "images" / split / label / f"{index}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(f"{split} {label} {index}".encode())
-    cfg = make_cfg(tmp_path / "images", DATASET="ImageFolder", SOURCE="video", NUM_FRAMES=1)
-    _, settings = construct_pack(cfg, tmp_path / "packed folder")
-    cfg.merge_from_list([word for pair in settings.items() for word in pair])
-    for split in ("train", "val"):
-        assert read_all(cfg, split) == [f"{split} {c} {i}".encode() for c in "ab" for i in range(2)]
-        assert build_dataset(cfg, split).class_names == ["a", "b"]
-
-    (tmp_path / "lists").mkdir()
-    (tmp_path / "lists" / "val_list.txt").write_text("val/a/0.jpg 0\nval/b/1.jpg 1\n")
-    options = {"SOURCE": "image", "NUM_FRAMES": 1, "LABEL_PATH_TEMPLATE": "{}_list.txt", "PATH_LABEL_SEPARATOR": " "}
-    cfg = make_cfg(tmp_path / "lists", PATH_PREFIX=str(tmp_path / "images"), **options)
-    summary, settings = construct_pack(cfg, tmp_path / "second")
-    assert [(split.name, split.num_packed) for split in summary.splits] == [("val", 2)]  # no other list
-    cfg.merge_from_list([word for pair in settings.items() for word in pair])
-    assert read_all(cfg, "test") == [b"val a 0", b"val b 1"]
-
-    (tmp_path / "out.txt").write_text("val/a/0.jpg\n")
-    cfg = make_cfg(tmp_path / "lists", PATH_PREFIX=str(tmp_path / "images"), **options)
-    cfg.DATA.EXCLUDE_FILE = str(tmp_path / "out.txt")
-    _, settings = construct_pack(cfg, tmp_path / "less")
-    cfg.merge_from_list([word for pair in settings.items() for word in pair])
-    assert read_all(cfg, "test") == [b"val b 1"]
-    assert cfg.DATA.EXCLUDE_FILE == ""  # what it names is not in the pack
-    with pytest.raises(ValueError, match=r"DATA\.PACKED is .*leave it empty"):
-        construct_pack(cfg, tmp_path / "third")
-    with pytest.raises(ValueError, match=r"DATA\.PACKED is .*set DATA\.DATASET to VideoList"):
-        build_dataset(make_cfg(tmp_path / "images", DATASET="ImageFolder", PACKED="shards"), "val")
-
-
-def test_no_list_at_all(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"train\.csv does not exist"):
-        construct_pack(make_cfg(tmp_path), tmp_path / "out")
+def test_wrong_packs_and_lists_are_errors(clips, tmp_path):
+    _, settings = pack_data(clips, tmp_path / "out", SPLITS)
+    cfg = with_settings(clips, settings)
+    cases = {"nothing://folder": "nothing", "memory://no/pack": "no/pack", str(tmp_path): "has no ZIP files"}
+    if not importlib.util.find_spec("s3fs"):
+        cases["s3://bucket/folder"] = "s3fs"
+    for root, words in cases.items():
+        with pytest.raises(UserError, match=f"DATA.PACKED is .*{words}"):
+            build_dataset(with_settings(cfg, {"DATA.PACKED": root}), "train")
+    (tmp_path / "out" / "train.txt").write_text("0\t3\t0\nelsewhere\t3\t1\n")
+    with pytest.raises(UserError, match=r"train\.txt:2: 'elsewhere.zip' is not in .*1 of 2 items"):
+        build_dataset(cfg, "train")

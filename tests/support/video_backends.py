@@ -1,13 +1,20 @@
-"""The video backends as test parameters; those that cannot run here are skipped with the reason."""
+"""The video backends as test parameters; decord is skipped where it cannot run."""
 
 from __future__ import annotations
 
 import pytest
 
-from slowfast.datasets.decoder import decord_video, torchcodec_video
+from slowfast.datasets.decoder.decord_reader import import_decord
+from slowfast.utils.errors import UserError
 
-UNAVAILABLE = {"decord": decord_video.why_unavailable(), "torchcodec": torchcodec_video.why_unavailable()}
-OTHERS = [
-    pytest.param(name, marks=pytest.mark.skipif(why is not None, reason=str(why))) for name, why in UNAVAILABLE.items()
-]
+
+def _why_unavailable() -> str:
+    try:
+        import_decord()
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+OTHERS = [pytest.param("decord", marks=pytest.mark.skipif(bool(_why_unavailable()), reason=_why_unavailable()))]
 BACKENDS = ["pyav", *OTHERS]

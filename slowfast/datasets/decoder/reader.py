@@ -1,23 +1,15 @@
-"""What all frame readers share: the reading of chosen frames, and the error for those that cannot be read.
-
-Dimension letters: `T` frames, `H W` height and width (px).
-"""
+"""Base class of frame readers, and the error for what cannot be read. Letters: ``T`` frames, ``H W`` size (px)."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 
 class DecodeError(RuntimeError):
-    """A video or image that cannot be read.
-
-    Attributes:
-        path: the file or folder.
-        reason: what is wrong with it.
-    """
+    """Video or image that cannot be read: its ``path``, and the ``reason``."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
@@ -29,21 +21,20 @@ class DecodeError(RuntimeError):
 
 
 class FrameReader(ABC):
-    """The frames of one video; a context manager that frees the decoder.
+    """Frames of one video; a context manager that frees the decoder.
 
     Attributes:
         path: file or folder.
         num_frames: number of frames.
+        source: value of DATA.SOURCE for such data, ``video``, ``frames`` or ``image``.
     """
 
     path: str
     num_frames: int
+    source = "video"
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return the frames with the given 0-based numbers, which may repeat.
-
-        Returns:
-            uint8 RGB of shape (T, H, W, 3).
+        """Return the frames with the given 0-based numbers, in any order, as uint8 RGB (T, H, W, 3).
 
         Raises:
             DecodeError: a frame is missing or damaged, or frames differ in size.
@@ -52,12 +43,27 @@ class FrameReader(ABC):
         if needed[0] < 0 or needed[-1] >= self.num_frames:
             raise IndexError(f"{self.path} has frames 0 to {self.num_frames - 1}, asked for {needed}")
         frames = self._decode(needed)
-        first = frames[needed[0]].shape
         for index in needed:
-            if frames[index].shape != first:
-                sizes = f"frame {index} is {_size(frames[index].shape)}, frame {needed[0]} {_size(first)}"
-                raise DecodeError(self.path, sizes)
+            self._check_size(index, frames[index], frames[needed[0]])
         return np.stack([frames[int(index)] for index in indices])
+
+    def iterate(self) -> Iterator[np.ndarray]:
+        """Yield all frames in order, uint8 RGB (H, W, 3), each decoded once, in the memory of one."""
+        first = self._decode([0])[0]
+        yield first
+        for index in range(1, self.num_frames):
+            frame = self._decode([index])[index]
+            self._check_size(index, frame, first)
+            yield frame
+
+    def files(self) -> list[str]:
+        """Return the paths of the files with the frames, in order."""
+        return [self.path]
+
+    def _check_size(self, index: int, frame: np.ndarray, first: np.ndarray) -> None:
+        if frame.shape != first.shape:
+            size, first_size = (f"{width}x{height}" for height, width, _ in (frame.shape, first.shape))
+            raise DecodeError(self.path, f"frame {index} is {size}, others are {first_size}")
 
     @abstractmethod
     def _decode(self, needed: list[int]) -> dict[int, np.ndarray]:
@@ -71,7 +77,3 @@ class FrameReader(ABC):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]}x{shape[0]}"

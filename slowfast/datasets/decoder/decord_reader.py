@@ -1,0 +1,55 @@
+"""Video files through decord (https://github.com/dmlc/decord), an optional dependency that is used by name only."""
+
+from __future__ import annotations
+
+import io
+import os
+from types import ModuleType
+
+import numpy as np
+
+from slowfast.datasets.decoder.pyav import IDENTITY, PyAvVideo
+from slowfast.datasets.decoder.reader import DecodeError, FrameReader
+from slowfast.utils.errors import UserError
+
+
+def import_decord() -> ModuleType:
+    """Import decord, or raise UserError."""
+    try:
+        import decord
+    except (ImportError, OSError, RuntimeError) as error:  # also where the library that it loads lacks a symbol
+        advice = "`pip install decord` (its wheels are for x86-64), or set DATA.DECODING_BACKEND to auto"
+        raise UserError(f"DATA.DECODING_BACKEND is decord, which cannot run here: {error}; {advice}") from error
+    decord.logging.set_level(decord.logging.QUIET)  # it would print every damaged packet
+    return decord
+
+
+class DecordVideo(FrameReader):
+    """Video file read by decord with one thread, after PyAV has told that the frames will be the same.
+
+    decord numbers packets, not frames, skips frames at the seams of open groups of pictures, and neither reflects nor
+    rescales. It places the chroma samples of interlaced frames and of frames with an odd height elsewhere.
+    """
+
+    def __init__(self, path: str, content: bytes | None = None) -> None:
+        self.path = path
+        with PyAvVideo(path, content) as video:
+            self.num_frames = video.num_frames
+            is_usual = video.is_plain and video.codec in ("h264", "hevc") and video.matrix == IDENTITY
+        if not is_usual or video.first.interlaced_frame or video.first.height % 2:
+            raise DecodeError(path, "decord cannot read it exactly: set DATA.DECODING_BACKEND to auto")
+        try:
+            source = os.path.abspath(path) if content is None else io.BytesIO(content)
+            self._video = import_decord().VideoReader(source, num_threads=1)
+            assert len(self._video) == self.num_frames, f"counts {len(self._video)} of {self.num_frames} frames"
+        except Exception as error:  # decord has no common base class for its errors
+            raise DecodeError(path, f"decord: {error}".split("\n")[0]) from error
+
+    def close(self) -> None:
+        self._video = None
+
+    def _decode(self, needed: list[int]) -> dict[int, np.ndarray]:
+        try:
+            return dict(zip(needed, self._video.get_batch(needed).asnumpy(), strict=True))
+        except Exception as error:
+            raise DecodeError(self.path, f"decord: {error}".split("\n")[0]) from error

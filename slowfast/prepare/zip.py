@@ -1,0 +1,134 @@
+"""Packing: the files of a data set, unchanged, in a few large ZIP files, which ``datasets.decoder.zip`` reads.
+
+A pack is a folder with ``00000.zip``, ``00001.zip``, ..., lists ``SPLIT.txt`` (name, number of frames of a clip, label,
+with tabs between them), ``classes.txt``, and ``pack.sha256`` of what is packed. A ZIP file gets its name when it is
+complete, and the lists are written last: packing again completes an interrupted pack.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from torch.utils.data import Dataset
+
+from slowfast.config.parser import CfgNode
+from slowfast.datasets.build import SPLITS, build_dataset
+from slowfast.datasets.decoder import DecodeError
+from slowfast.datasets.decoder.zip import FRAMES_ENDING
+from slowfast.datasets.manifest import Record
+from slowfast.utils.errors import UserError
+from slowfast.utils.files import locked, replacing
+from slowfast.utils.logging import progress_bar
+
+logger = logging.getLogger(__name__)
+
+
+def pack_data(
+    cfg: CfgNode, out_dir: str | Path, splits: Sequence[str] = SPLITS, items_per_zip: int = 2000, workers: int = 16
+) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
+    """Pack splits of any data set, or complete an interrupted pack; items that cannot be read are left out.
+
+    Args:
+        cfg: the configuration with which the files could be trained on.
+        out_dir: folder of the pack: a new one, an empty one or that of the same pack.
+        splits: of train, val, test.
+        items_per_zip: clips, videos or images in a ZIP file.
+        workers: threads, each of which writes a ZIP file.
+
+    Returns:
+        Numbers of items packed and left out by split, and the settings that make the configuration read the pack.
+    """
+    if cfg.DATA.PACKED:
+        raise UserError(f"DATA.PACKED is {cfg.DATA.PACKED!r}; packing reads the files themselves: leave it empty")
+    out_dir = Path(out_dir)
+    datasets = {split: build_dataset(cfg, split) for split in splits}
+    dataset = datasets[splits[0]]
+    records = list({record.path: record for one in datasets.values() for record in one.records}.values())
+    source = _source(dataset)
+    folder = os.path.commonpath({os.path.dirname(os.path.abspath(record.path)) for record in records})
+    names = {record.path: os.path.relpath(record.path, folder) for record in records}
+    _claim(out_dir, f"{items_per_zip} {source} {names}")
+    starts = range(0, len(records), items_per_zip)
+    with locked(out_dir), ThreadPoolExecutor(workers) as pool:
+        parts = [(out_dir / f"{i:05d}.zip", records[start : start + items_per_zip]) for i, start in enumerate(starts)]
+        written = pool.map(lambda part: _write_zip(*part, names, dataset), parts)
+        packed = set().union(*progress_bar(written, len(parts), "packing", unit="file"))
+        counts = {split: _write_list(out_dir / f"{split}.txt", one, names, packed) for split, one in datasets.items()}
+        if dataset.class_names:
+            with replacing(out_dir / "classes.txt") as file:
+                file.writelines(f"{name}\n" for name in dataset.class_names)
+    folder = os.path.abspath(out_dir)
+    settings = {"PACKED": folder, "PATH_TO_DATA_DIR": folder, "DATASET": "VideoList", "SOURCE": source}
+    settings |= {"LABEL_PATH_TEMPLATE": "{}.txt", "PATH_PREFIX": "", "EXCLUDE_FILE": ""}
+    return counts, {f"DATA.{key}": value for key, value in settings.items() if cfg.DATA[key] != value}
+
+
+def _source(dataset: Dataset) -> str:
+    try:
+        with dataset.open(dataset.records[0]) as reader:
+            return reader.source
+    except DecodeError:  # only videos are looked at when they are opened
+        return "video"
+
+
+def _claim(out_dir: Path, plan: str) -> None:
+    """Make the folder of a pack, or raise UserError if it holds anything else."""
+    if out_dir.exists() and not out_dir.is_dir():
+        raise UserError(f"{out_dir} (--out) is a file; name a folder")
+    out_dir.mkdir(parents=True, exist_ok=True)
+    with locked(out_dir):
+        digest, path = hashlib.sha256(plan.encode()).hexdigest(), out_dir / "pack.sha256"
+        if any(out_dir.iterdir()) and (not path.exists() or path.read_text() != digest):
+            raise UserError(f"{out_dir} (--out) holds something else, or a pack of other items; name another folder")
+        path.write_text(digest)
+
+
+def _write_zip(path: Path, records: Sequence[Record], names: dict[str, str], dataset: Dataset) -> set[str]:
+    """Write a ZIP file unless it is complete, and return the names of its members."""
+    if not path.exists():
+        with replacing(path, "wb") as file, zipfile.ZipFile(file, "w") as shard:
+            for record in records:
+                try:
+                    ending, content = _read_item(record, dataset)
+                except (DecodeError, OSError) as error:
+                    logger.warning("left out: %s", error)
+                    continue
+                # Without a time: the same files give the same pack.
+                shard.writestr(zipfile.ZipInfo(names[record.path] + ending), content)
+    with zipfile.ZipFile(path) as shard:
+        return set(shard.namelist())
+
+
+def _read_item(record: Record, dataset: Dataset) -> tuple[str, bytes]:
+    """Return the content of a video or image, or of a ZIP file of the frames of a clip, and the ending to add."""
+    if os.path.isfile(record.path):
+        return "", Path(record.path).read_bytes()
+    buffer = io.BytesIO()
+    with dataset.open(record) as reader, zipfile.ZipFile(buffer, "w") as clip:
+        for frame in reader.files():
+            clip.writestr(zipfile.ZipInfo(os.path.basename(frame)), Path(frame).read_bytes())
+    return FRAMES_ENDING, buffer.getvalue()
+
+
+def _write_list(path: Path, dataset: Dataset, names: dict[str, str], packed: set[str]) -> tuple[int, int]:
+    """Write the list of a split and return the numbers of items in it and left out."""
+
+    def lines() -> Iterator[str]:
+        for record in dataset.records:
+            name = names[record.path]
+            if name in packed:
+                yield f"{name}\t{record.label}\n"
+            elif name + FRAMES_ENDING in packed:
+                yield f"{name}\t{dataset.open(record).num_frames}\t{record.label}\n"
+
+    with replacing(path) as file:
+        found = list(lines())
+        file.writelines(found)
+    return len(found), len(dataset.records) - len(found)
