@@ -1,8 +1,8 @@
 """Compare configurations over seeds: python tools/ablate.py --cfgs FILE ... --seeds 0 1 2 --out DIR [KEY VALUE ...].
 
-Every configuration is trained and tested with every seed, in OUT/CONFIGURATION/seedN. The same command again runs only
-what is missing and resumes what was interrupted. OUT then holds tables (CSV, Markdown), plots (PNG, PDF), runs.csv and
-study.json. A study file is YAML: out, seeds, settings (over all files) and tables, each with cfgs, baseline and title.
+Trains and tests all in OUT/CONFIGURATION/seedN, then writes tables (CSV, Markdown), plots (PNG, PDF), runs.csv and
+study.json to OUT. The same command again runs only what is missing. A study file is YAML: out, seeds, settings (over
+all files) and tables, each with cfgs, baseline and title.
 """
 
 import argparse
@@ -26,18 +26,17 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time, which share cores and GPUs")
     parser.add_argument("--report-only", action="store_true", help="report what is finished, run nothing")
     parser.add_argument("--out", metavar="DIR", help="folder of the study")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings over all files, after --out or --jobs")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings over all files, after --out")
     args = parser.parse_args()
     from slowfast.analysis import report, study  # takes seconds, which --help need not wait for
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
-            signal.signal(number, signal.default_int_handler)
-    tables = {"table": {"cfgs": args.cfgs, "baseline": args.baseline}}
-    asked = study.read_study(args.study) if args.study else {"tables": tables, "seeds": [], "out": "", "overrides": []}
-    seeds, out, overrides = args.seeds or asked["seeds"], args.out or asked["out"], [*asked["overrides"], *args.opts]
-    built = study.build_study(asked["tables"], seeds, out, overrides)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # lets the runs save first, as Ctrl-C does
+    table = {"cfgs": args.cfgs, "baseline": args.baseline}
+    asked = {"tables": {"table": table}, "seeds": [], "out": "", "overrides": []}
+    asked |= study.read_study(args.study) if args.study else {}
+    asked |= {name: value for name, value in (("seeds", args.seeds), ("out", args.out)) if value}
+    built = study.build_study(**{**asked, "overrides": [*asked["overrides"], *args.opts]})
     failed = [] if args.report_only else study.run_missing(built, args.jobs)
     if len(failed) < len(built.runs):
         report.write_report(built, sys.argv)

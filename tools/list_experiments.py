@@ -14,7 +14,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--write", action="store_true", help="write the tables")
-    what.add_argument("--check", action="store_true", help="exit with status 1 if they are not current; write nothing")
+    what.add_argument("--check", action="store_true", help="exit with status 1 if they are not current")
     args = parser.parse_args()
     os.chdir(Path(__file__).resolve().parents[1])
     from slowfast.analysis.tables import PAGE, make_page  # takes seconds, which --help need not wait for

@@ -15,10 +15,7 @@ import pandas as pd
 def plot_accuracies(lines: pd.DataFrame, seeds: Mapping[str, Sequence[float]], path: str) -> None:
     """Draw a row per configuration: mean top-1 with its interval, the single seeds, and the cost.
 
-    Args:
-        lines: ``config``, ``gflops``, ``top1`` and ``top1_plus_minus`` (percent, NaN for no interval).
-        seeds: top-1 of the seeds by configuration.
-        path: file to write, without its extension.
+    ``lines`` are those of a table, ``seeds`` the top-1 of the seeds by configuration; ``path`` has no extension.
     """
     figure, axis = plt.subplots(figsize=(6, 1.2 + 0.4 * len(lines)), layout="constrained")
     rows = np.arange(len(lines))
@@ -36,18 +33,15 @@ def plot_accuracies(lines: pd.DataFrame, seeds: Mapping[str, Sequence[float]], p
 def plot_curves(curves: Mapping[str, Sequence[Sequence[Mapping[int, float]]]], path: str) -> None:
     """Draw validation top-1 and training loss over epochs: mean over the seeds in a band from the worst to the best.
 
-    An epoch that not all seeds have is left out: the mean would jump where one ends.
-
-    Args:
-        curves: by configuration top-1 (percent) and loss, each a mapping from epochs per seed.
-        path: file to write, without its extension.
+    ``curves`` has by configuration top-1 (percent) and loss, each a mapping from epochs per seed. An epoch that not all
+    seeds have is left out: the mean would jump where one ends.
     """
     figure, axes = plt.subplots(2, 1, figsize=(6, 5 + 0.2 * len(curves)), sharex=True, layout="constrained")
     for axis, kind, label in zip(axes, (0, 1), ("validation top-1 (%)", "training loss")):
         for number, (name, of_name) in enumerate(curves.items()):
             values = pd.DataFrame(of_name[kind], dtype=float).dropna(axis="columns").sort_index(axis="columns")
             epochs = values.columns.to_numpy(dtype=float)
-            color = plt.get_cmap("tab20").colors[number % 20]
+            color = plt.get_cmap("tab10" if len(curves) <= 10 else "tab20")(number % 20)
             axis.fill_between(epochs, values.min(), values.max(), color=color, alpha=0.15, linewidth=0)
             axis.plot(epochs, values.mean(), color=color, marker=".", label=name)
         axis.set_ylabel(label)

@@ -39,27 +39,32 @@ def write_report(study: Study, command: Sequence[str]) -> None:
     finished = [run for run in study.runs if is_finished(run)]
     if not finished:
         raise UserError(f"none of the {len(study.runs)} runs in {study.out} is finished: there is nothing to report")
-    runs = pd.DataFrame([_read_run(run) for run in finished])
+    configurations = {run.name: run.cfg for run in finished}
+    costs = {name: _count(cfg) for name, cfg in configurations.items()}
+    runs = pd.DataFrame([_read_run(run) | costs[run.name] for run in finished])
     lines = runs.drop(columns=["curves", "versions"])
     lines.to_csv(os.path.join(study.out, "runs.csv"), index=False, float_format="%.6g")
     facts = {key: runs[key].unique().tolist() for key in ("seed", "protocol", "device", "git_commit", "versions")}
     facts |= {"command": shlex.join(command), "written": time.strftime("%Y-%m-%d %H:%M:%S")}
     facts["not finished, not part of the means"] = [str(run) for run in study.runs if run not in finished]
-    tables = {name: vars(table) for name, table in study.tables.items()}
+    tables = {name: table._asdict() for name, table in study.tables.items()}
     write_json(os.path.join(study.out, "study.json"), {**facts, "tables": tables})
     settings = {run.name: run.settings for run in study.runs}
     for name, table in study.tables.items():
         _write_table(os.path.join(study.out, name), table, settings, runs, facts)
 
 
+def _count(cfg) -> dict[str, float]:
+    with torch.device("meta"):
+        model = build_model(cfg)
+    clip = (3, cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE)
+    return {"parameters": count_parameters(model), "gflops": count_gmacs(model, clip)}
+
+
 def _read_run(run: Run) -> dict[str, Any]:
     results, epochs = read_results(run.folder), read_epochs(run.folder, "train_epoch")
     with open(os.path.join(run.folder, "environment.json"), encoding="utf-8") as file:
         environment = json.load(file)
-    with torch.device("meta"):
-        model = build_model(run.cfg)
-    data = run.cfg.DATA
-    clip = (3, data.NUM_FRAMES, data.TRAIN_CROP_SIZE, data.TRAIN_CROP_SIZE)
     losses = {epoch["epoch"]: epoch["loss"] for epoch in epochs if epoch["loss"] is not None}
     versions = {"python": environment["python"], **environment["versions"]}
     return {
@@ -67,8 +72,6 @@ def _read_run(run: Run) -> dict[str, Any]:
         "seed": run.seed,
         **{name: results[name] for name in (*ACCURACIES, "num_videos", "protocol")},
         "train_loss": losses[max(losses)] if losses else None,
-        "parameters": count_parameters(model),
-        "gflops": count_gmacs(model, clip),
         "clips_per_sec": pd.Series([epoch["clips_per_sec"] for epoch in epochs], dtype=float).median(),
         "device": environment["device"],
         "git_commit": environment["git_commit"],
@@ -81,10 +84,7 @@ def _read_run(run: Run) -> dict[str, Any]:
 def summarize(table: Table, settings: dict[str, dict[str, Any]], runs: pd.DataFrame) -> pd.DataFrame:
     """Return a line per configuration of a table: settings that differ, means and intervals over the seeds.
 
-    Args:
-        table: the configurations.
-        settings: by the name of runs.
-        runs: a line per finished run.
+    ``settings`` are by the name of runs; ``runs`` has a line per finished run.
     """
     own_settings = [settings[name] for name in table.rows.values()]
     keys = [key for key in own_settings[0] if any(other[key] != own_settings[0][key] for other in own_settings)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import glob
 import logging
 import os
@@ -13,9 +12,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -42,8 +40,7 @@ _GRACE_SEC = 120  # for a step and a checkpoint
 _FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """Configuration with a seed; ``settings`` are those that decide on its result, by full key."""
 
     name: str
@@ -56,8 +53,7 @@ class Run:
         return f"{self.name} seed {self.seed}"
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Configurations to compare; ``rows`` has for each the name of its runs, which equal settings share."""
 
     title: str
@@ -65,8 +61,7 @@ class Table:
     rows: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Study:
+class Study(NamedTuple):
     """Tables by name, and the runs that they need; ``out`` is the folder of everything."""
 
     out: str
@@ -154,10 +149,8 @@ def _files(patterns: Iterable[str]) -> list[str]:
 def _resolve(file: str, overrides: Sequence[Any]) -> CfgNode:
     cfg = load_cfg(file, overrides)
     if not cfg.TEST.ENABLE or (cfg.TRAIN.ENABLE and cfg.TEST.CHECKPOINT_FILE_PATH):
-        raise UserError(
-            f"{file}: a study compares tests of what each run has trained, found TEST.ENABLE {cfg.TEST.ENABLE}, "
-            f"TEST.CHECKPOINT_FILE_PATH {cfg.TEST.CHECKPOINT_FILE_PATH!r}; allowed: True, ''"
-        )
+        found = f"TEST.ENABLE {cfg.TEST.ENABLE}, TEST.CHECKPOINT_FILE_PATH {cfg.TEST.CHECKPOINT_FILE_PATH!r}"
+        raise UserError(f"{file}: a study compares tests of what runs have trained, found {found}; allowed: True, ''")
     return cfg
 
 
@@ -166,13 +159,8 @@ def relevant_settings(dumped: str) -> dict[str, Any]:
 
     A key that did not exist when it was written has its default: the same was computed then.
     """
-    stored = {**_defaults(), **flat_settings(yaml.load(dumped, _FastLoader))}
-    return {key: stored[key] for key in sorted(stored) if not key.startswith(WITHOUT_EFFECT)}
-
-
-@functools.cache
-def _defaults() -> dict[str, Any]:
-    return flat_settings(yaml.safe_load(get_cfg().dump()))
+    defaults, stored = (flat_settings(yaml.load(text, _FastLoader)) for text in (get_cfg().dump(), dumped))
+    return {key: value for key, value in {**defaults, **stored}.items() if not key.startswith(WITHOUT_EFFECT)}
 
 
 def check_folders(runs: Iterable[Run]) -> None:
@@ -248,8 +236,7 @@ def _start(run: Run, gpus: Sequence[str], jobs: int, lock: int) -> subprocess.Po
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num}"] if num > 1 else []
     command = [sys.executable, *launcher, str(_TOOL), "--cfg", settings]
     command += ["RNG_SEED", str(run.seed), "OUTPUT_DIR", run.folder]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    environment = {"OMP_NUM_THREADS": str(max(1, cores // (jobs * num))), **os.environ}
+    environment = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // (jobs * num))), **os.environ}
     environment |= {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
     path = os.path.join(run.folder, CONSOLE)
     logger.info("%s: started, output in %s", run, path)

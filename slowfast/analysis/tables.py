@@ -52,12 +52,7 @@ def list_experiments() -> dict[str, str]:
 
 
 def make_page(page: str, counted: dict[str, float] | None = None) -> str:
-    """Return the text of exp/README.md with its tables made anew.
-
-    Args:
-        page: the present text.
-        counted: cache of ``view_gflops``.
-    """
+    """Return the text of exp/README.md, ``page``, with new tables; ``counted`` is a cache of ``view_gflops``."""
     paths, accuracies = list_experiments(), read_accuracies()
     unknown = [name for name in accuracies if name not in paths]
     if unknown:
