@@ -25,23 +25,6 @@ EVENT_LOG = "log.jsonl"
 _PLAIN_PERIOD_SEC = 30  # between two lines about progress, where there is no bar
 
 
-class _TqdmHandler(logging.StreamHandler):
-    """Print above a running progress bar instead of through it; ``draws_bars`` where this process may have one."""
-
-    def __init__(self, draws_bars: bool) -> None:
-        super().__init__(sys.stdout)
-        # A forked worker of the loader has a copy of the bar, which must not be drawn a second time.
-        self._bar_pid = os.getpid() if draws_bars else None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if os.getpid() == self._bar_pid:
-            tqdm.write(self.format(record), file=sys.stdout)
-        else:
-            clear_line = "\r\033[K" if _has_width(sys.stdout) else ""
-            sys.stdout.write(f"{clear_line}{self.format(record)}\n")
-        sys.stdout.flush()
-
-
 def setup_logging(output_dir: str | None, is_main: bool) -> None:
     """Send the log to standard output and to ``run.log`` in ``output_dir``; from other ranks only warnings."""
     root = logging.getLogger("slowfast")
@@ -50,8 +33,9 @@ def setup_logging(output_dir: str | None, is_main: bool) -> None:
     for handler in list(root.handlers):
         root.removeHandler(handler)
         handler.close()
-    console = _TqdmHandler(draws_bars=is_main)
-    console.setFormatter(logging.Formatter("%(message)s"))
+    console = logging.StreamHandler(sys.stdout)
+    # A line begins where a bar, of this process or of another, may stand; the bar comes again with its next step.
+    console.setFormatter(logging.Formatter(("\r\033[K" if _has_width(sys.stdout) else "") + "%(message)s"))
     root.addHandler(console)
     if is_main and output_dir is not None:
         file = logging.FileHandler(os.path.join(output_dir, TEXT_LOG))
@@ -94,7 +78,7 @@ def read_events(output_dir: str, event: str = "") -> list[dict]:
 
 
 def format_duration(seconds: float) -> str:
-    """Return days, hours, minutes and seconds as in "1 day, 2:03:04"."""
+    """Return a duration such as "1 day, 2:03:04"."""
     return str(timedelta(seconds=round(seconds)))
 
 
@@ -126,7 +110,7 @@ class _PlainProgress(tqdm):
 
     def __init__(self, iterable: Iterable | None, description: str, *args, **options) -> None:
         super().__init__(iterable, description, *args, **options)
-        self._description, self._initial, self._begin = description, self.n, time.monotonic()
+        self._label, self._initial, self._begin = description, self.n, time.monotonic()
         self._next_line = self._begin + _PLAIN_PERIOD_SEC
 
     def __iter__(self) -> Iterator:
@@ -140,4 +124,4 @@ class _PlainProgress(tqdm):
         if now >= self._next_line and self.n < self.total:
             self._next_line = now + _PLAIN_PERIOD_SEC
             left = (now - self._begin) / (self.n - self._initial) * (self.total - self.n)
-            logger.info("%s: %d/%d, %s left", self._description, self.n, self.total, format_duration(left))
+            logger.info("%s: %d/%d, %s left", self._label, self.n, self.total, format_duration(left))

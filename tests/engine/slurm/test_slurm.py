@@ -30,33 +30,23 @@ def cluster():
             pytest.skip(str(error))
 
 
-def srun(cluster, config, *options, **environment):
+@pytest.mark.parametrize(
+    ("options", "processes"),
+    # Tasks on one node and on two, and a task per node that starts its processes.
+    [(["--nodes=1", "--ntasks=2"], 2), (["--nodes=2", "--ntasks=2"], 2), (["--nodes=2", "--ntasks-per-node=1"], 4)],
+)
+def test_tasks_of_a_step_are_one_run(cluster, config, options, processes):
     tool = ["bash", "exp/launch.sh", "tools/run_net.py", "--cfg", str(config), "SOLVER.MAX_EPOCH", "1"]
+    environment = {**cluster, "NPROC_PER_NODE": str(processes // 2)}
+    command = ["srun", "--kill-on-bad-exit=1", *options, *tool]
     finished = subprocess.run(
-        ["srun", "--kill-on-bad-exit=1", *options, *tool],
-        cwd=ROOT, env={**cluster, **environment}, capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    return finished.stdout
-
-
-def results(config):
+    assert f"rank 0 of world size {processes} (master 127.0.0.1:" in finished.stdout
+    assert len(re.findall(r"^  rank \d: .*pid", finished.stdout, re.MULTILINE)) == processes
     found = json.loads((config.parent / "run" / "test_results.json").read_text())
-    return found["num_videos"], found["num_views"]
-
-
-@pytest.mark.parametrize("nodes", ["1", "2"])
-def test_every_task_is_a_process(cluster, config, nodes):
-    printed = srun(cluster, config, f"--nodes={nodes}", "--ntasks=2")
-    assert re.search(r"rank 0 of world size 2 \(master 127\.0\.0\.1:\d+\)", printed), printed
-    assert len(re.findall(r"^  rank [01]: .*pid", printed, re.MULTILINE)) == 2
-    assert results(config) == (17, 102)
-
-
-def test_one_task_per_node_starts_its_processes(cluster, config):
-    printed = srun(cluster, config, "--nodes=2", "--ntasks-per-node=1", NPROC_PER_NODE="2")
-    assert "rank 0 of world size 4 (master 127.0.0.1:" in printed
-    assert results(config) == (17, 102)
+    assert (found["num_videos"], found["num_views"]) == (17, 102)
 
 
 def test_batch_script_of_the_manual_is_put_back_into_the_queue_and_goes_on(cluster, config, tmp_path):
@@ -68,20 +58,16 @@ def test_batch_script_of_the_manual_is_put_back_into_the_queue_and_goes_on(clust
     log, out = tmp_path / "job.log", tmp_path / "run"
     settings = ("SOLVER.MAX_EPOCH", "20", "TRAIN.BATCH_SIZE", "2", "TRAIN.EVAL_PERIOD", "20", "LOG_PERIOD", "1")
     command = ["sbatch", "--parsable", "--nodes=1", "--ntasks=2", f"--output={log}", str(script), *settings]
-    submitted = subprocess.run(command, cwd=ROOT, env=cluster, capture_output=True, text=True, check=False)
-    assert submitted.returncode == 0, submitted.stderr
-    job = submitted.stdout.strip()
+    job = subprocess.run(command, cwd=ROOT, env=cluster, capture_output=True, text=True, check=True).stdout.strip()
 
     # At the beginning of an epoch of twelve steps: its last step and what follows have no next step to save before.
-    wait_for(lambda: len(read_events(str(out), "train_step")) % 12 in (2, 3, 4), log)
+    wait_for(lambda: len(read_events(out, "train_step")) % 12 in (2, 3, 4), log)
     subprocess.run(["scancel", "--signal=TERM", job], env=cluster, check=True)
     wait_for(lambda: (out / "test_results.json").exists(), log)
     wait_for(lambda: "JobState=COMPLETED" in show(cluster, job), log)
-    printed = log.read_text()
-    assert "Restarts=1" in show(cluster, job), printed
-    assert "stopped by a signal after step" in printed and "resumed from" in printed
-    steps = [event["step"] for event in read_events(str(out), "train_step")]
-    assert steps == list(range(1, 241))  # none lost, none twice
+    assert "Restarts=1" in show(cluster, job), log.read_text()
+    assert "stopped by a signal after step" in log.read_text() and "resumed from" in log.read_text()
+    assert [event["step"] for event in read_events(out, "train_step")] == list(range(1, 241))  # none lost, none twice
 
 
 def show(cluster, job):
