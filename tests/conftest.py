@@ -36,11 +36,11 @@ def settings():
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     """Folder of 24 training and 17 validation clips as JPEG frames."""
-    from slowfast.synthetic.specs import MotionSpec
+    from slowfast.synthetic.scenes import SceneSpec
     from slowfast.synthetic.writer import write_dataset
 
     folder = tmp_path_factory.mktemp("motion")
-    write_dataset(folder, MotionSpec(size=32, num_frames=6), 24, 17, "frames")
+    write_dataset(folder, SceneSpec(size=32, num_frames=6), 24, 17, "frames")
     return folder
 
 

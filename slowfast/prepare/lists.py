@@ -1,215 +1,229 @@
-"""Lists, class names and the report, from an annotation and what was found on disk."""
+"""From a release's annotation and what is on disk to list files, class names and a report of what is left out.
+
+Also the reading of annotations: its errors name the file and the place in it.
+"""
 
 from __future__ import annotations
 
 import csv
+import difflib
+import json
+import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+import reprlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slowfast.prepare.annotation import Annotation
-from slowfast.prepare.isolation import Lost, map_isolated
-from slowfast.utils.files import replacing
-from slowfast.utils.logging import progress_bar
+from slowfast.prepare.extract import (
+    Clip,
+    Extraction,
+    extract_all,
+    find_videos,
+    inspect_all,
+    inspect_folder,
+    inspect_video,
+)
+from slowfast.utils.errors import UserError
+from slowfast.utils.files import read_text, replacing
+
+logger = logging.getLogger(__name__)
 
 REPORT_FILE = "prepare_report.csv"
-CLASSES_FILE = "classes.txt"
-
-
-@dataclass(frozen=True, slots=True)
-class ClipState:
-    """What is on disk of a clip.
-
-    Attributes:
-        path: the video file or the folder of frames; "" if there is none.
-        num_frames: measured.
-        problem: why the clip cannot be used; "" if it can.
-        remark: what is unusual about a clip that can be used; "" if nothing is.
-    """
-
-    path: str
-    num_frames: int
-    problem: str = ""
-    remark: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """The size of a release; a subset may have less.
-
-    Attributes:
-        num_clips: of train and val.
-        num_classes: number of classes.
-    """
-
-    num_clips: dict[str, int]
-    num_classes: int
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedSplit:
-    """The clips of one split: written to the list, left out of it, and written but reported as unusual."""
-
-    name: str
-    num_written: int
-    num_left_out: int
-    num_unusual: int
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedLists:
-    """What was written; `has_relative_paths` is False if the lists hold absolute paths."""
-
-    splits: tuple[PreparedSplit, ...]
-    num_classes: int
-    has_relative_paths: bool
 
 
 @dataclass(frozen=True)
-class ListFolder:
-    """The folder of the lists and the folder of what they name.
+class Annotation:
+    """Labels by clip id of both splits, in the order of the files, and class names in the order of the labels.
 
-    Attributes:
-        out_dir: absolute.
-        media_dir: absolute; below `out_dir` or elsewhere.
-        flag: the argument that named `media_dir`, for messages.
+    ``spans`` has the first and the last frame of each clip, where the release names them.
     """
 
-    out_dir: Path
-    media_dir: Path
-    flag: str
-
-    @classmethod
-    def make(cls, out_dir: str | Path, media_dir: str | Path, flag: str) -> ListFolder:
-        """Check the folders before anything long begins.
-
-        Raises:
-            FileNotFoundError: the folder of the media does not exist.
-            ValueError: `out_dir` is a file, or list lines cannot hold the name of `media_dir`.
-        """
-        # Not resolved: a link to another disk inside out_dir counts as inside.
-        out_dir, media_dir = Path(os.path.abspath(out_dir)), Path(os.path.abspath(media_dir))
-        if not media_dir.is_dir():
-            raise FileNotFoundError(f"{flag} is {media_dir}, which is not an existing folder")
-        if out_dir.exists() and not out_dir.is_dir():
-            raise ValueError(f"out_dir (--out) is {out_dir}; allowed: a folder, and this is a file")
-        folder = cls(out_dir, media_dir, flag)
-        problem = _listing_problem(folder.listed(str(media_dir)))
-        if problem:
-            raise ValueError(f"{flag} is {str(media_dir)!r}; {problem}")
-        return folder
-
-    @property
-    def has_relative_paths(self) -> bool:
-        """Whether the lists name paths below their own folder, so that both can be moved together."""
-        return self.media_dir.is_relative_to(self.out_dir)
-
-    def listed(self, path: str) -> str:
-        """Return a path of the media as the lists hold it."""
-        return Path(path).relative_to(self.out_dir).as_posix() if self.has_relative_paths else Path(path).as_posix()
+    train: dict[str, int]
+    val: dict[str, int]
+    class_names: list[str]
+    spans: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
-def write_lists(
-    folder: ListFolder, annotation: Annotation, states: Mapping[str, ClipState], of_frames: bool, hint: str
-) -> PreparedLists:
-    """Write the lists of both splits, `classes.txt` and `prepare_report.csv`, replacing those of an earlier run.
+@dataclass(frozen=True)
+class Release:
+    """Data set as its publishers give it."""
 
-    Lists of frame folders are `train.txt` and `val.txt` with lines `folder num_frames label`, lists of videos
-    `train.csv` and `val.csv` with lines `path,label`; both in the order of the annotation. Paths are relative to the
-    folder of the lists if the media lie inside it, else absolute; either way they are found with
-    DATA.PATH_TO_DATA_DIR = that folder and no DATA.PATH_PREFIX. `classes.txt` has the class names in the order of the
-    labels. The report has a line `split,id,reason` for every clip that is left out of its list or is kept although it
-    looks unusual; the reason begins with "left out" or "kept". Every file is replaced in one step, so that an
-    interrupted run leaves no half-written list.
+    read: Callable[[Path], Annotation]  # from a folder
+    media: str  # pattern of the files
+    usual_frames: tuple[float, float] = (0, float("inf"))  # of the shortest and the longest clip
+    flag: str = "--videos"  # or --frames: folders of frames
 
-    Args:
-        folder: where to write, and where the media are.
-        annotation: splits, labels and class names.
-        states: by clip id.
-        of_frames: the media are folders of frames.
-        hint: what the folder of the media should hold, for the error when nothing is found.
 
-    Raises:
-        ValueError: no clip of a split can be used. Nothing is written or replaced then.
+def prepare(
+    release: Release, annotations: str, media: str, out: str, workers: int = 1, extraction: Extraction | None = None
+) -> int:
+    """Look at every clip on disk, write the lists of both splits, and return the number of clips left out.
+
+    Lists of frame folders are ``train.txt`` and ``val.txt`` with lines ``folder num_frames label``, lists of videos
+    ``train.csv`` and ``val.csv`` with lines ``path,label``. Paths are relative to ``out`` if the media lie inside it.
+    ``classes.txt`` has the class names, ``prepare_report.csv`` a line ``split,id,reason`` for every clip that is left
+    out or unusual. After an error the files of an earlier run are still there. With ``extraction`` the videos, found at
+    any depth below ``media``, are extracted to ``frames/<id>/00001.jpg`` in ``out``, and the lists name these folders.
     """
-    splits, lists, report = [], {}, [("split", "id", "reason")]
-    for split, labels in annotation.labels.items():
-        rows, num_unusual = [], 0
-        for clip_id, label in labels.items():
-            state = states[clip_id]
-            listed = folder.listed(state.path) if state.path else ""
-            problem = state.problem or _listing_problem(listed)
-            if problem:
-                report.append((split, clip_id, f"left out: {problem}"))
-                continue
-            rows.append((listed, state.num_frames, label))
-            if state.remark:
-                num_unusual += 1
-                report.append((split, clip_id, f"kept: {state.remark}"))
+    # Not resolved: a link to another disk inside of out counts as inside.
+    root, folder = Path(os.path.abspath(out)), Path(os.path.abspath(media))
+    if not folder.is_dir():
+        raise UserError(f"{release.flag} is {folder}, which is not an existing folder")
+    annotation = release.read(Path(annotations))
+    shared = sorted(annotation.train.keys() & annotation.val.keys())
+    if shared:  # they would be validated on what was trained
+        raise UserError(f"{annotations}: {len(shared)} ids are in both splits, such as {shared[0]}")
+    try:
+        root.mkdir(parents=True, exist_ok=True)  # before the long part, which a refused folder would waste
+    except OSError as error:
+        raise UserError(f"--out is {root}, which cannot be made a folder: {error.strerror}") from error
+    clip_ids = [*annotation.train, *annotation.val]
+    if release.flag == "--frames":
+        clips = inspect_all(inspect_folder, {clip_id: str(folder / clip_id) for clip_id in clip_ids}, workers)
+    else:
+        clips, paths = find_videos(folder, clip_ids)
+        if extraction:
+            folder = root
+            clips |= extract_all(paths, root, extraction, workers)
+        else:
+            clips |= inspect_all(inspect_video, paths, workers)
+
+    lists, report = {}, []
+    for split in ("train", "val"):
+        rows, lines = _list_split(release, annotation, split, clips, root)
         if not rows:
-            first_id = next(iter(labels))
-            raise ValueError(
-                f"none of the {len(labels)} {split} clips can be used; the first one, {first_id}: "
-                f"{states[first_id].problem} ({folder.flag} is {hint})"
+            raise UserError(
+                f"none of the {len(lines)} {split} clips can be used; the first one, {lines[0][1]}: "
+                f"{lines[0][2].removeprefix('left out: ')} ({release.flag} is the folder that holds {release.media})"
             )
         lists[split] = rows
-        splits.append(PreparedSplit(split, len(rows), len(labels) - len(rows), num_unusual))
-
-    folder.out_dir.mkdir(parents=True, exist_ok=True)
-    with replacing(folder.out_dir / REPORT_FILE) as file:
-        csv.writer(file, lineterminator="\n").writerows(report)
-    with replacing(folder.out_dir / CLASSES_FILE) as file:
+        report += lines
+    with replacing(root / REPORT_FILE) as file:
+        csv.writer(file, lineterminator="\n").writerows([("split", "id", "reason"), *report])
+    with replacing(root / "classes.txt") as file:
         file.writelines(f"{name}\n" for name in annotation.class_names)
     for split, rows in lists.items():
-        with replacing(folder.out_dir / f"{split}.{'txt' if of_frames else 'csv'}") as file:
-            if of_frames:
-                file.writelines(f"{path} {num_frames} {label}\n" for path, num_frames, label in rows)
-            else:
-                separator = _separator(path for path, _, _ in rows)
-                file.writelines(f"{path}{separator}{label}\n" for path, _, label in rows)
-    return PreparedLists(tuple(splits), len(annotation.class_names), folder.has_relative_paths)
+        _write_list(root / split, rows, of_frames=release.flag == "--frames" or extraction is not None)
+    if not folder.is_relative_to(root):
+        logger.info("the lists hold absolute paths, since %s lies outside --out", release.flag)
+    if report:
+        logger.info("%s names %d clips that are left out or look unusual", root / REPORT_FILE, len(report))
+    left_out = {split: len(getattr(annotation, split)) - len(rows) for split, rows in lists.items()}
+    counts = (f"{split} {len(rows)} written, {left_out[split]} left out" for split, rows in lists.items())
+    logger.info("%s: %s, %d classes", out, "; ".join(counts), len(annotation.class_names))
+    return sum(left_out.values())
 
 
-def inspect_all(
-    inspect: Callable[[Any], ClipState], items: Mapping[str, Any], workers: int, description: str
-) -> dict[str, ClipState]:
-    """Return ``inspect(items[id])`` by id, from processes whose crash loses one clip only.
+def _list_split(
+    release: Release, annotation: Annotation, split: str, clips: dict[str, Clip], root: Path
+) -> tuple[list[tuple[str, int, int]], list[tuple[str, str, str]]]:
+    """Return the rows (path, frames, label) of a list and the lines of the report."""
+    rows, report = [], []
+    low, high = release.usual_frames
+    for clip_id, label in getattr(annotation, split).items():
+        clip = clips[clip_id]
+        path = _listed(Path(clip.path), root)
+        problem = clip.problem or _listing_problem(path)
+        if problem:
+            report.append((split, clip_id, f"left out: {problem}"))
+            continue
+        rows.append((path, clip.num_frames, label))
+        remarks = [clip.remark] if clip.remark else []
+        if not low <= clip.num_frames <= high:
+            remarks.append(f"{clip.num_frames} frames, the clips of the release have {low} to {high}")
+        start, end = annotation.spans.get(clip_id, (0, 0))
+        if start:
+            remarks.append(f"it starts at frame {start} of the annotation, the whole video is used")
+        elif clip.num_frames < end:
+            remarks.append(f"{clip.num_frames} frames, the annotation ends at frame {end}")
+        if remarks:
+            report.append((split, clip_id, f"kept: {'; '.join(remarks)}"))
+    return rows, report
 
-    Raises:
-        ValueError: workers out of bounds.
-    """
-    states = {}
-    clip_ids = list(items)
-    results = map_isolated(inspect, list(items.values()), workers)
-    for index, state in progress_bar(results, len(clip_ids), description, unit="clip"):
-        states[clip_ids[index]] = ClipState("", 0, state.reason) if isinstance(state, Lost) else state
-    return states
+
+def _write_list(path: Path, rows: list[tuple[str, int, int]], of_frames: bool) -> None:
+    # Readers tell comma and tab apart by the first line.
+    separator = "\t" if any("," in row[0] for row in rows) else ","
+    with replacing(path.with_suffix(".txt" if of_frames else ".csv")) as file:
+        for listed, num_frames, label in rows:
+            file.write(f"{listed} {num_frames} {label}\n" if of_frames else f"{listed}{separator}{label}\n")
 
 
-def frames_remark(num_frames: int, usual_frames: tuple[int, int] | None) -> str:
-    """Return what to say about a frame count that no clip of the release has, or ""."""
-    if usual_frames is None or usual_frames[0] <= num_frames <= usual_frames[1]:
-        return ""
-    return f"{num_frames} frames, the clips of the release have {usual_frames[0]} to {usual_frames[1]}"
-
-
-def with_remark(state: ClipState, remark: str) -> ClipState:
-    """Return the state with a further remark, which may be "" for none."""
-    return replace(state, remark="; ".join(filter(None, (state.remark, remark))))
+def _listed(path: Path, root: Path) -> str:
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
 def _listing_problem(path: str) -> str:
-    """Say why a reader of lists, which strips and splits lines, would not give back a path; "" if it would."""
+    """Return why a reader of lists, which strips and splits lines, would not give back a path; "" if it would."""
     if path.isprintable() and not path.startswith(" "):
         return ""
-    return (
-        f"list lines cannot hold {path!r}, a name that begins with a space or has line breaks, tabs or undecodable "
-        "bytes"
-    )
+    return f"list lines cannot hold {path!r}: a leading space, line breaks, tabs or undecodable bytes"
 
 
-def _separator(paths: Iterator[str]) -> str:
-    """A comma unless a path has one; readers tell the two apart by the first line."""
-    return "\t" if any("," in path for path in paths) else ","
+def find_file(folder: Path, names: Sequence[str]) -> Path:
+    """Return the file of ``folder`` that has one of the names under which it is distributed."""
+    found = [name for name in names if (folder / name).is_file()]
+    if not found:
+        raise UserError(f"{folder / names[0]} does not exist; --annotations needs a folder with {' or '.join(names)}")
+    if len(found) > 1:
+        raise UserError(f"{folder} has {' and '.join(found)}: keep one, it is not clear which is meant")
+    return folder / found[0]
+
+
+def read_lines(path: Path) -> list[tuple[str, str]]:
+    """Return ``(path:number, line)`` for the lines that are not blank, stripped."""
+    lines = [(f"{path}:{number}", line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1)]
+    return [(where, line) for where, line in lines if line]
+
+
+def read_json(path: Path, kind: type) -> Any:
+    """Read a JSON file that holds a list or a dict (``kind``)."""
+    try:
+        content = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, kind):
+        raise UserError(f"{path} holds {reprlib.repr(content)}, expected a {kind.__name__}")
+    return content
+
+
+def read_entries(path: Path, **kinds: type) -> Iterator[tuple[str, tuple]]:
+    """Yield ``(path: entry number, values)`` for a JSON list of objects, with the fields ``kinds`` in that order."""
+    for number, entry in enumerate(read_json(path, list), 1):
+        for name, kind in kinds.items():
+            if not isinstance(entry, dict) or type(entry.get(name)) is not kind:
+                expected = f"an object with {name!r} ({kind.__name__})"
+                raise UserError(f"{path}: entry {number}: found {reprlib.repr(entry)}, expected {expected}")
+        yield f"{path}: entry {number}", tuple(entry[name] for name in kinds)
+
+
+def read_split(rows: Iterable[tuple[str, Any]], parse: Callable[[Any], tuple[str, int]], path: Path) -> dict[str, int]:
+    """Return the label of every clip id of a file.
+
+    ``rows`` are places in the file and what is there, which ``parse`` turns into an id and a label, or raises
+    ValueError with what is wrong.
+    """
+    labels: dict[str, int] = {}
+    places: dict[str, str] = {}
+    for where, row in rows:
+        try:
+            clip_id, label = parse(row)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from error
+        if clip_id in labels:
+            raise UserError(f"{where}: {clip_id} is already at {places[clip_id]}")
+        labels[clip_id], places[clip_id] = label, where
+    if not labels:
+        raise UserError(f"{path} has no clips")
+    return labels
+
+
+def label_of(name: str, labels: dict[str, int], where: str) -> int:
+    """Return the label of a class name; a ValueError names the closest one that is known."""
+    if name in labels:
+        return labels[name]
+    close = difflib.get_close_matches(name, labels, n=1)
+    hint = f"; the closest one there is {close[0]!r}" if close else ""
+    raise ValueError(f"{name!r} is not among the {len(labels)} of {where}{hint}")

@@ -1,176 +1,255 @@
-"""Synthetic scenes: clips with a moving camera, distractors and clutter that ask two questions.
+"""Synthetic clips whose class is a motion: a textured sprite over a textured background, with camera and distractors.
 
-How does it move? The largest sprite moves in one of twelve directions, 30 degrees apart, that form time-reversed
-pairs. What moves? The same sprite has one of twelve kinds, a pattern inside an outline. Both labels
-belong to every clip and are independent of each other, so that one set of videos tests what a network does for motion
-and what it does for appearance, with the same number of classes and the same chance level.
+Two styles. ``motions``: coloured clips in twelve motions: eight directions, approaching, receding, rotating either way.
+``scenes``: grey ones that ask two questions. How does it move? In one of twelve directions relative to the background,
+while the camera pans, as in labels of filmed actions. What moves? A pattern inside an outline, drawn independently.
 
-The camera pans evenly in a random direction, and the label is the motion relative to the background: what a human calls
-"moving left" while the camera follows, and what labels of filmed actions mean. Neither the path of the sprite in the
-image nor that of the background suffices; their difference does. Distractors, smaller sprites
-without a pattern, drift over the same background and hide behind the target.
+A state is a point on a torus: a sprite that leaves the frame re-enters on the other side. A clip starts at a uniformly
+drawn state and follows a straight line; the second motion of a pair is the first one played backwards. Therefore
 
-Both properties of `slowfast.synthetic.specs` hold exactly:
+* an unordered set of frames has the same distribution in both motions of a pair: noise, camera, distractors and all;
+* a single frame, whatever its index, has the same distribution in all motions but approaching and receding.
 
-* Any single frame has the same distribution in all motions. What a frame shows is a point on a torus, the states of
-  target, distractors and background; it is drawn uniformly and independently of the motion, and moves by a shift
-  that is independent of it. A uniform distribution on a torus does not change under a shift.
-* Any unordered set of frames has the same distribution in both motions of a pair: the second is the first one
-  played backwards, camera, distractors and noise included.
+Those two never re-enter nor start again: they stay inside the frame (of a still camera) and the range of diameters.
 
-Scenes are grey, and things differ from what is behind them by their texture above all: networks that begin with random
-weights spend most of a short training on strong random colours otherwise, which tell nothing.
+A mirrored clip changes its class ("moving right" becomes "moving left"), so flips are no valid augmentation.
 
-The kind is drawn independently of everything else. Any single frame shows it.
+Dimension letters: ``L`` frames, ``S`` side of the frame in px, ``R`` side of the sprite's own pixel grid.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from slowfast.synthetic.drawing import draw_texture, evaluate_texture, film, make_sprite, sprite_grid
-from slowfast.synthetic.specs import SpriteSpec, check_label, distractor_diameter, draw_distractor_states, parameter
-
-_NUM_DIRECTIONS = 12
-# Degrees, clockwise from moving right since y points down; a direction, then the same played backwards.
-_ANGLES = [angle for forward in range(0, 180, 360 // _NUM_DIRECTIONS) for angle in (forward, forward + 180)]
-DIRECTION_NAMES: tuple[str, ...] = tuple(f"moving at {angle} degrees" for angle in _ANGLES)
-
-_OUTLINES = {"two-lobed": (2, 0.25), "three-lobed": (3, 0.3), "five-lobed": (5, 0.3)}  # lobes, their relative height
-_PATTERNS = ("cloudy", "striped", "checked", "ringed")
-KIND_NAMES: tuple[str, ...] = tuple(f"{pattern} {outline}" for outline in _OUTLINES for pattern in _PATTERNS)
-
-_PLAIN_KINDS = [kind for kind, name in enumerate(KIND_NAMES) if name.startswith("cloudy")]  # of distractors
+from slowfast.synthetic.drawing import BACKGROUND_AMPLITUDE, draw_texture, evaluate_texture, film, make_sprite
+from slowfast.utils.errors import UserError
 
 _PATTERN_AMPLITUDE = 90.0  # grey levels (root mean square) at texture_contrast 1
 _PATTERN_PERIODS = 3.0  # per diameter of the sprite
-_CLOUD_FREQUENCIES = 2  # periods per diameter of the finest wave
-# Of the colour texture that all sprites have, relative to the pattern, and of a lump on every outline, relative to
-# its radius: no sprite looks the same after a turn.
-_CLOUD_SHARE = 0.5
-_LUMP = 0.12
+_CLOUD_FREQUENCIES = 2  # periods per diameter of the finest wave: coarse enough to survive the smallest diameter
+_CLOUD_SHARE = 0.5  # of the texture that all sprites have, relative to the pattern
+_COLOUR_SPREAD = 40.0  # grey levels, either way
+_DISTRACTOR_SCALE = 0.6  # of the smallest sprite: the class is the motion of the largest object
+
+# Harmonics of an outline with their heights relative to its mean radius; the phases are random. The first is a lump: no
+# sprite looks the same after a turn.
+_OUTLINES = {
+    "irregular": {1: 0.12, 2: 0.22, 3: 0.16, 4: 0.08},
+    "two-lobed": {2: 0.25, 1: 0.12},
+    "three-lobed": {3: 0.3, 1: 0.12},
+    "five-lobed": {5: 0.3, 1: 0.12},
+}
+_PATTERNS = ("cloudy", "striped", "checked", "ringed")
+
+
+class Motion(NamedTuple):
+    """Pair of classes: ``rate`` (a field of the spec) times ``direction`` in (x, y, log-diameter, angle in radians)."""
+
+    forward: str
+    backward: str
+    rate: str
+    direction: tuple[float, float, float, float]
+
+
+def _moving(forward: str, backward: str, degrees: float) -> Motion:
+    # Clockwise from moving right, since y points down.
+    return Motion(forward, backward, "speed", (math.cos(math.radians(degrees)), math.sin(math.radians(degrees)), 0, 0))
+
+
+MOTIONS = (
+    _moving("moving right", "moving left", 0),
+    _moving("moving down", "moving up", 90),
+    _moving("moving down-right", "moving up-left", 45),
+    _moving("moving up-right", "moving down-left", -45),
+    Motion("approaching", "receding", "zoom", (0, 0, 1, 0)),
+    Motion("rotating clockwise", "rotating counter-clockwise", "spin", (0, 0, 0, math.radians(1))),
+)
+DIRECTIONS = tuple(_moving(f"moving at {a} degrees", f"moving at {a + 180} degrees", a) for a in range(0, 180, 30))
+KINDS = tuple(f"{pattern} {outline}" for outline in list(_OUTLINES)[1:] for pattern in _PATTERNS)
+
+
+def _parameter(default: Any, low: float, high: float, text: str, style: str = "") -> Any:
+    return field(default=default, metadata={"low": low, "high": high, "help": text, "style": style})
 
 
 @dataclass(frozen=True)
-class SceneSpec(SpriteSpec):
-    """Size and difficulty of the scenes; fields and errors as in `SpriteSpec`."""
+class SceneSpec:
+    """Style, size and difficulty of a set; a value out of bounds is a :class:`UserError`.
 
-    size: int = parameter(64, 32, 1024, "side of the square frames, px")
-    num_frames: int = parameter(8, 2, 9999, "frames per clip")
-    speed: tuple[float, float] = parameter(
-        (0.025, 0.05), 0.005, 0.25, "speed relative to the background, frame sides per frame"
-    )
-    diameter: tuple[float, float] = parameter(
-        (0.4, 0.7), 0.1, 0.8, "diameter of the sprite's enclosing circle, frame sides, log-uniform"
-    )
-    texture_contrast: float = parameter(1.0, 0.0, 1.0, "contrast of the textures of sprites and background")
-    num_distractors: int = parameter(1, 0, 50, "further sprites, smaller than any target and behind it")
-    distractor_speed: tuple[float, float] = parameter(
-        (0.0, 0.02), 0.0, 0.25, "speed of the distractors in random directions, frame sides per frame"
-    )
-    camera_pan: tuple[float, float] = parameter(
-        (0.0, 0.01), 0.0, 0.25, "speed of the camera's pan in a random direction, frame sides per frame"
-    )
-    grey_spread: float = parameter(
-        16.0, 0.0, 128.0, "largest distance of the means of sprites and background from mid-grey, grey levels"
-    )
-    clutter: int = parameter(3, 1, 32, "periods per frame side of the finest wave of the background")
-
-
-def _draw_pattern(rng: np.random.Generator, name: str, grid: np.ndarray) -> np.ndarray:
-    """Draw a pattern (R, R, 3) with a root mean square of about 1 on the points `grid` (R,) of both axes."""
-    clouds = evaluate_texture(_draw_grey_texture(rng, _CLOUD_FREQUENCIES), grid, grid)
-    phases = rng.uniform(0, 2 * np.pi, 2)  # drawn whatever the pattern
-    y, x = grid[:, None], grid
-    wave = 2 * np.pi * _PATTERN_PERIODS
-    height = {
-        "cloudy": 0 * x * y,
-        "striped": np.sin(wave * x + phases[0]) + 0 * y,
-        "checked": math.sqrt(2) * np.sin(wave * x + phases[0]) * np.sin(wave * y + phases[1]),
-        "ringed": np.sin(wave * np.hypot(x - 0.5, y - 0.5) + phases[0]),
-    }[name]
-    if name == "cloudy":
-        return clouds
-    return math.sqrt(2) * height[..., None] + _CLOUD_SHARE * clouds
-
-
-def _draw_outline(rng: np.random.Generator, name: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Draw an outline: angles in radians (any shape) to distances from the centre."""
-    lobes, height = _OUTLINES[name]
-    phases = rng.uniform(0, 2 * np.pi, 2)
-    return lambda angle: 1 + height * np.cos(lobes * angle + phases[0]) + _LUMP * np.cos(angle + phases[1])
-
-
-def _draw_grey(rng: np.random.Generator, spec: SceneSpec) -> np.ndarray:
-    """Draw a mean colour (3,): a grey around the middle one, so that things differ by their texture above all."""
-    return np.full(3, 128 + rng.uniform(-spec.grey_spread, spec.grey_spread))
-
-
-def _draw_grey_texture(rng: np.random.Generator, num_frequencies: int) -> np.ndarray:
-    """Draw the coefficients of a texture whose three channels are the same."""
-    return np.repeat(draw_texture(rng, num_frequencies)[..., :1], 3, axis=-1)
-
-
-def _draw_sprite(
-    rng: np.random.Generator, kind: int, colour: np.ndarray, contrast: float, resolution: int
-) -> np.ndarray:
-    """Draw a sprite (R, R, 4) float32 of a kind, see `make_sprite`."""
-    pattern, outline = KIND_NAMES[kind].split(" ")
-    pixels = colour + contrast * _PATTERN_AMPLITUDE * _draw_pattern(rng, pattern, sprite_grid(resolution))
-    return make_sprite(pixels, _draw_outline(rng, outline))
-
-
-def _draw_target_states(rng: np.random.Generator, angle: float, spec: SceneSpec) -> np.ndarray:
-    """Draw the path of the target in a direction, played forwards: states (L, 4) as for distractors."""
-    pace = rng.uniform(*spec.speed)
-    x, y, size, turn = rng.uniform(size=4)
-    rates = pace * np.array([math.cos(angle), math.sin(angle), 0, 0])
-    start = [x, y, spec.diameter[0] * math.exp(size * spec.size_period), 2 * math.pi * turn]
-    states = start + np.arange(spec.num_frames)[:, None] * rates
-    states[:, :2] %= 1
-    return states
-
-
-def render_scene(seed: int | np.random.SeedSequence, label: int, kind: int, spec: SceneSpec) -> np.ndarray:
-    """Render one clip.
-
-    The seed decides everything but the motion and the pattern and outline of the target: the same seed with
-    `reversed_label(label)` gives the same clip with its frames in reverse order.
-
-    Args:
-        seed: Seed of the clip.
-        label: How it moves, an index into `DIRECTION_NAMES`.
-        kind: What moves, an index into `KIND_NAMES`.
-        spec: Size and difficulty.
-
-    Returns:
-        RGB frames (L, S, S, 3) uint8.
-
-    Raises:
-        ValueError: If there is no class `label` or no `kind`.
+    Lengths are fractions of the frame's side. Of two numbers, each clip draws uniformly between them.
     """
-    check_label("label", label, len(DIRECTION_NAMES))
-    check_label("kind", kind, len(KIND_NAMES))
-    motion, is_backward = divmod(label, 2)
-    rng = np.random.default_rng(seed)
-    contrast = spec.texture_contrast
 
-    ground, colour = _draw_grey(rng, spec), _draw_grey(rng, spec)
-    texture = _draw_grey_texture(rng, spec.clutter)
-    target = _draw_sprite(rng, kind, colour, contrast, math.ceil(spec.diameter[1] * spec.size))
-    target_states = _draw_target_states(rng, math.radians(_ANGLES[2 * motion]), spec)
+    style: str = "motions"
+    size: int = _parameter(64, 32, 1024, "side of the square frames, px")
+    num_frames: int = _parameter(12, 2, 9999, "frames per clip")
+    speed: tuple = _parameter((0.04, 0.08), 0.005, 0.25, "speed relative to the background, frame sides per frame")
+    zoom: tuple = _parameter(
+        *((0.03, 0.06), 0.005, 0.5),
+        "growth of approaching sprites, natural logarithm of size per frame, at most through all diameters in a clip",
+        style="motions",
+    )
+    spin: tuple = _parameter((6.0, 12.0), 0.5, 60.0, "speed of rotating sprites, degrees per frame", style="motions")
+    diameter: tuple = _parameter((0.3, 0.75), 0.1, 0.8, "of the sprite's enclosing circle, frame sides, log-uniform")
+    texture_contrast: float = _parameter(0.4, 0.0, 1.0, "contrast of the textures of sprites and background")
+    noise_std: float = _parameter(4.0, 0.0, 100.0, "standard deviation of the noise, grey levels, per frame")
+    camera_jitter: float = _parameter(0.0, 0.0, 0.2, "standard deviation of the camera's shake, frame sides, per frame")
+    camera_pan: tuple = _parameter((0.0, 0.0), 0.0, 0.25, "speed of the camera in a random direction")
+    num_distractors: int = _parameter(0, 0, 50, "further sprites, smaller than any target and behind it")
+    distractor_speed: tuple = _parameter((0.0, 0.04), 0.0, 0.25, "speed of the distractors in random directions")
+    clutter: int = _parameter(5, 1, 32, "periods per frame side of the finest wave of the background")
+    grey_spread: float = _parameter(
+        16.0, 0.0, 128.0, "largest distance of the means of sprites and background from mid-grey", style="scenes"
+    )
 
-    sprites = []  # from back to front
-    for _ in range(spec.num_distractors):
-        resolution = math.ceil(distractor_diameter(spec) * spec.size)
-        pixels = _draw_sprite(rng, int(rng.choice(_PLAIN_KINDS)), _draw_grey(rng, spec), contrast, resolution)
-        sprites.append((pixels, draw_distractor_states(rng, spec)))
-    sprites.append((target, target_states))
+    def __post_init__(self) -> None:
+        for item in fields(self)[1:]:
+            value, name = getattr(self, item.name), f"{item.name} (--{item.name.replace('_', '-')})"
+            low, high = item.metadata["low"], item.metadata["high"]
+            is_range = isinstance(item.default, tuple)
+            if not all(low <= number <= high for number in (value if is_range else (value,))):  # nor NaN
+                raise UserError(f"{name} is {value}; allowed: {low} to {high}")
+            if is_range and (len(value) != 2 or value[0] > value[1]):
+                raise UserError(f"{name} is {value}; allowed: two numbers MIN <= MAX")
+        if self.style == "motions" and self.zoom[0] > self.fastest_zoom:
+            raise UserError(
+                f"zoom (--zoom) is {self.zoom}; allowed: a MIN up to {self.fastest_zoom:.4f}, which takes "
+                f"{self.num_frames} frames to grow through diameter (--diameter) {self.diameter}"
+            )
 
-    heading, pace = rng.uniform(0, 2 * np.pi), rng.uniform(*spec.camera_pan)
-    camera = np.arange(spec.num_frames)[:, None] * pace * np.array([np.cos(heading), np.sin(heading)])  # (L, xy)
-    camera = camera + spec.camera_jitter * rng.standard_normal(camera.shape)
-    clip = film(rng, ground, texture, contrast, sprites, camera, spec.size, spec.noise_std)
-    return clip[::-1].copy() if is_backward else clip
+    @property
+    def motions(self) -> tuple[Motion, ...]:
+        """Pairs of classes."""
+        return DIRECTIONS if self.style == "scenes" else MOTIONS
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names in the order of the labels; ``label ^ 1`` is the same motion played backwards."""
+        return [name for motion in self.motions for name in (motion.forward, motion.backward)]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Looks of the target; more than one is a second question."""
+        return KINDS if self.style == "scenes" else ("cloudy irregular",)
+
+    @property
+    def fastest_zoom(self) -> float:
+        """Growth per frame from the smallest to the largest diameter within a clip, natural logarithm."""
+        return math.log(self.diameter[1] / self.diameter[0]) / (self.num_frames - 1)
+
+
+# Of the motion benchmark.
+SCENES = SceneSpec(
+    *("scenes", 64, 8),
+    speed=(0.025, 0.05),
+    diameter=(0.4, 0.7),
+    texture_contrast=1.0,
+    camera_pan=(0.0, 0.01),
+    num_distractors=1,
+    distractor_speed=(0.0, 0.02),
+    clutter=3,
+)
+
+
+def render(seed: int | np.random.SeedSequence, label: int, spec: SceneSpec, kind: int = 0) -> np.ndarray:
+    """Render one clip: RGB frames (L, S, S, 3) uint8.
+
+    The seed decides everything but the motion and the kind: the same seed with ``label ^ 1`` gives the same frames in
+    reverse order. ``label`` and ``kind`` are positions in ``spec.class_names`` and ``spec.kinds``.
+    """
+    artist = _Artist(seed, spec)
+    ground, colour = artist.colour(), artist.colour()
+    if artist.is_coloured:  # half a cycle apart: the sprite never melts into the ground
+        colour = (ground + 128 + _COLOUR_SPREAD * (colour / 128 - 1)) % 256
+    texture = artist.texture(spec.clutter)
+    target = artist.sprite(spec.kinds[kind], colour, spec.diameter[1]), artist.path(spec.motions[label // 2])
+    distractors = [artist.distractor() for _ in range(spec.num_distractors)]
+    camera = np.arange(spec.num_frames)[:, None] * artist.velocity(spec.camera_pan)  # (L, xy)
+    camera = camera + spec.camera_jitter * artist.rng.standard_normal(camera.shape)
+
+    def backdrop(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        pixels = spec.texture_contrast * BACKGROUND_AMPLITUDE * evaluate_texture(texture, y, x)
+        return np.clip(ground + pixels, 0, 255)
+
+    frames = film(backdrop, [*distractors, target], camera, spec.size)
+    if spec.noise_std > 0:
+        frames += spec.noise_std * artist.rng.standard_normal(frames.shape, np.float32)
+    clip = np.clip(np.rint(frames), 0, 255).astype(np.uint8)
+    return clip[::-1].copy() if label % 2 else clip
+
+
+class _Artist:
+    """Source of the random draws of one clip."""
+
+    def __init__(self, seed: int | np.random.SeedSequence, spec: SceneSpec) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.spec = spec
+        self.is_coloured = spec.style == "motions"
+
+    def colour(self) -> np.ndarray:
+        if self.is_coloured:
+            return self.rng.uniform(0, 256, 3)
+        return np.full(3, 128 + self.rng.uniform(-self.spec.grey_spread, self.spec.grey_spread))
+
+    def velocity(self, bounds: tuple) -> np.ndarray:
+        heading, pace = self.rng.uniform(0, 2 * np.pi), self.rng.uniform(*bounds)
+        return pace * np.array([np.cos(heading), np.sin(heading)])
+
+    def texture(self, num_frequencies: int) -> np.ndarray:
+        texture = draw_texture(self.rng, num_frequencies)
+        return texture if self.is_coloured else np.repeat(texture[..., :1], 3, axis=-1)
+
+    def sprite(self, kind: str, colour: np.ndarray, diameter: float) -> np.ndarray:
+        pattern, outline = kind.split(" ")
+        resolution = math.ceil(diameter * self.spec.size)
+        grid = (np.arange(resolution) + 0.5) / resolution
+        pixels = colour + self.spec.texture_contrast * _PATTERN_AMPLITUDE * self.pattern(pattern, grid)
+        return make_sprite(pixels, grid, self.outline(_OUTLINES[outline]))
+
+    def pattern(self, name: str, grid: np.ndarray) -> np.ndarray:
+        """Draw a pattern (R, R, 3) with a root mean square of about 1 on the points ``grid`` (R,) of both axes."""
+        clouds = evaluate_texture(self.texture(_CLOUD_FREQUENCIES), grid, grid)
+        phases = self.rng.uniform(0, 2 * np.pi, 2)  # drawn whatever the pattern
+        if name == "cloudy":
+            return clouds
+        y, x, wave = grid[:, None], grid, 2 * np.pi * _PATTERN_PERIODS
+        height = {
+            "striped": np.sin(wave * x + phases[0]) + 0 * y,
+            "checked": math.sqrt(2) * np.sin(wave * x + phases[0]) * np.sin(wave * y + phases[1]),
+            "ringed": np.sin(wave * np.hypot(x - 0.5, y - 0.5) + phases[0]),
+        }[name]
+        return math.sqrt(2) * height[..., None] + _CLOUD_SHARE * clouds
+
+    def outline(self, heights: dict[int, float]) -> Callable[[np.ndarray], np.ndarray]:
+        waves = [(number, height, self.rng.uniform(0, 2 * np.pi)) for number, height in heights.items()]
+        return lambda angle: 1 + sum(height * np.cos(number * angle + phase) for number, height, phase in waves)
+
+    def path(self, motion: Motion) -> np.ndarray:
+        """Draw the target's path, played forwards: states (L, 4) as ``film`` takes them."""
+        spec = self.spec
+        pace, x, y, size, turn = self.rng.uniform(size=5)
+        slow, fast = getattr(spec, motion.rate)
+        rate, room, border = slow + (fast - slow) * pace, math.log(spec.diameter[1] / spec.diameter[0]), 0.0
+        if motion.rate == "zoom":
+            rate = slow + (min(fast, spec.fastest_zoom) - slow) * pace
+            room -= rate * (spec.num_frames - 1)
+            border = spec.diameter[1] * math.exp((size - 1) * room) / 2 + 1 / spec.size  # by the largest diameter
+        start = [border + x * (1 - 2 * border), border + y * (1 - 2 * border), 0, 2 * math.pi * turn]
+        states = start + np.arange(spec.num_frames)[:, None] * (rate * np.array(motion.direction))
+        states[:, 2] = spec.diameter[0] * math.exp(size * room) * np.exp(states[:, 2])
+        states[:, :2] %= 1
+        return states
+
+    def distractor(self) -> tuple[np.ndarray, np.ndarray]:
+        """Draw a sprite without a pattern and its path."""
+        plain_kinds = [name for name in self.spec.kinds if name.startswith("cloudy")]
+        kind = plain_kinds[self.rng.choice(len(plain_kinds))]
+        diameter = _DISTRACTOR_SCALE * self.spec.diameter[0]
+        sprite = self.sprite(kind, self.colour(), diameter)
+        velocity = self.velocity(self.spec.distractor_speed)
+        start = [*self.rng.uniform(size=2), diameter, self.rng.uniform(0, 2 * np.pi)]
+        return sprite, start + np.arange(self.spec.num_frames)[:, None] * [*velocity, 0, 0]

@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 import torch
 import yaml
 
-from slowfast.synthetic.specs import MotionSpec
+from slowfast.synthetic.scenes import SceneSpec
 from slowfast.synthetic.writer import write_dataset
 from slowfast.utils.logging import read_events
 
@@ -50,7 +50,7 @@ def main() -> int:
     parser.add_argument("--folder", help="keep data and runs there")
     args = parser.parse_args()
     folder = Path(args.folder or tempfile.mkdtemp(prefix="random_kills_"))
-    write_dataset(folder / "data", MotionSpec(size=32, num_frames=6), 24, 5, "frames")
+    write_dataset(folder / "data", SceneSpec(size=32, num_frames=6), 24, 5, "frames")
     settings = {**SETTINGS, "DATA_LOADER": {"NUM_WORKERS": args.workers}}
     settings["DATA"] = {**SETTINGS["DATA"], "PATH_TO_DATA_DIR": str(folder / "data")}
     settings["SOLVER"] = {**SETTINGS["SOLVER"], "MAX_EPOCH": args.epochs}

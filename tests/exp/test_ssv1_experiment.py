@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from slowfast.synthetic.specs import MotionSpec
+from slowfast.synthetic.scenes import SceneSpec
 from slowfast.synthetic.writer import write_dataset
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ def test_without_data_and_without_weights_it_says_what_to_get(tmp_path):
     assert failed.returncode != 0
     for words in ("does not exist", "Get Something-Something V1", "prepare_data.py ssv1", "DATA.PATH_TO_DATA_DIR"):
         assert words in failed.stderr
-    write_dataset(tmp_path / "set", MotionSpec(size=32, num_frames=4), 12, 2, "frames")
+    write_dataset(tmp_path / "set", SceneSpec(size=32, num_frames=4), 12, 2, "frames")
     settings = ("DATA.PATH_TO_DATA_DIR", tmp_path / "set", "MODEL.NUM_CLASSES", 12, "TRAIN.BATCH_SIZE", 4)
     failed = run("run.sh", "OUTPUT_DIR", tmp_path, *settings, "MODEL.PRETRAINED", "pretrained/none.pth")
     assert failed.returncode != 0
@@ -32,7 +32,7 @@ def test_without_data_and_without_weights_it_says_what_to_get(tmp_path):
 
 
 def test_trains_and_tests_on_a_set_in_its_layout(tmp_path):
-    write_dataset(tmp_path / "set", MotionSpec(size=32, num_frames=16), 12, 3, "frames")
+    write_dataset(tmp_path / "set", SceneSpec(size=32, num_frames=16), 12, 3, "frames")
     settings = (
         *("OUTPUT_DIR", tmp_path / "run", "DATA.PATH_TO_DATA_DIR", tmp_path / "set", "MODEL.PRETRAINED", ""),
         *("MODEL.NUM_CLASSES", 12, "SOLVER.MAX_EPOCH", 1, "TRAIN.BATCH_SIZE", 2, "DATA_LOADER.NUM_WORKERS", 0),

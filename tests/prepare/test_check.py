@@ -1,7 +1,8 @@
-"""The check before training: it finds every bad item, survives every one, and warns of suspicious labels."""
+"""The check before training: it finds every bad item of any data set, survives every one, and warns of odd lists."""
 
 import csv
 import logging
+import math
 import os
 import re
 import shutil
@@ -9,14 +10,17 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from numbered_video import write_folder, write_video
 
 from slowfast.config.defaults import get_cfg
-from slowfast.datasets.build import build_dataset
-from slowfast.prepare import check
-from slowfast.prepare.check import CheckedSplit, check_data, describe_class_order
+from slowfast.datasets.build import DATASET_REGISTRY, build_dataset
+from slowfast.datasets.decoder import DecodeError, FrameReader
+from slowfast.datasets.manifest import Record
+from slowfast.prepare.check import CheckedSplit, check_data, describe_class_order, find_problem, limit_sec
 from slowfast.prepare.kinetics400 import class_names
+from slowfast.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -55,22 +59,76 @@ def bad_items(folder):
     return [(Path(path).name, split, reason) for path, split, reason in rows]
 
 
-def used(cfg, split):
-    return [Path(record.path).name for record in build_dataset(cfg, split).records]
-
-
 def truncate(path, share):
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
 
 
-def test_every_bad_video_is_listed_with_its_reason(data):
+class Treacherous:
+    """Registered data set of another kind: numbers that are no files, and readers that crash, hang, raise or work."""
+
+    num_videos, class_names, labels = 5, ["a", "b"], np.array([0, 1, 0, 1, 0])
+
+    def __init__(self, split):
+        self.records = [Record(f"{split}/{number}", 0, None, "") for number in range(5)]
+
+    @classmethod
+    def from_config(cls, cfg, split):
+        return cls(split)
+
+    def open(self, record):
+        return TreacherousReader(record.path)
+
+
+class TreacherousReader(FrameReader):
+    num_frames = 3
+
+    def __init__(self, path):
+        self.path = path
+        self.num_reads = 0
+
+    def _decode(self, needed):
+        match self.path[-1]:
+            case "0":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "1":
+                time.sleep(60)
+            case "2":
+                raise MemoryError("too large")
+            case "3" if 2 in needed:
+                raise DecodeError(self.path, "the last frame is damaged")
+        return {index: np.zeros((2, 2, 3), np.uint8) for index in needed}
+
+
+DATASET_REGISTRY.register(Treacherous)
+
+
+def test_any_data_set_is_read_and_a_decoder_that_crashes_hangs_or_raises_ends_nothing(tmp_path):
+    cfg = config(tmp_path, "DATA.DATASET", "Treacherous")
+    assert check_data(cfg, splits=["train"], workers=2, timeout_sec=2) == [CheckedSplit("train", 5, 4, 0)]
+    assert bad_items(tmp_path) == [
+        ("0", "train", "the process that read it was killed by signal 9 (SIGKILL)"),
+        ("1", "train", "no result after 2 s"),
+        ("2", "train", "MemoryError: too large"),
+        ("3", "train", "the last frame is damaged"),
+    ]
+
+
+def test_what_the_check_found_can_be_left_out(data, caplog):
     (data / "1.mp4").unlink()
     truncate(data / "3.mp4", 0.5)
     (data / "5.mp4").write_text("not a video")
-    assert check_data(config(data), workers=2) == [CheckedSplit("train", 4, 2, 0), CheckedSplit("val", 2, 1, 0)]
+    with caplog.at_level(logging.INFO):
+        assert check_data(config(data), workers=2) == [CheckedSplit("train", 4, 2, 0), CheckedSplit("val", 2, 1, 0)]
+    assert caplog.messages[-1] == f"{data}/bad_items.csv: train 2 good, 2 bad; val 1 good, 1 bad"
     rows = bad_items(data)
     assert [row[:2] for row in rows] == [("1.mp4", "train"), ("3.mp4", "train"), ("5.mp4", "val")]
     assert "No such file" in rows[0][2] and "truncated" in rows[1][2] and "not a video file" in rows[2][2]
+    cfg = config(data, "DATA.EXCLUDE_FILE", data / "bad_items.csv")
+    assert [Path(record.path).name for record in build_dataset(cfg, "train").records] == ["0.mp4", "2.mp4"]
+    # They are read again, so that the list stays complete.
+    (data / "2.mp4").write_text("")
+    assert check_data(cfg) == [CheckedSplit("train", 4, 3, 2), CheckedSplit("val", 2, 1, 1)]
+    assert [name for name, _, _ in bad_items(data)] == ["1.mp4", "2.mp4", "3.mp4", "5.mp4"]
 
 
 def test_all_frames_are_read_not_those_of_one_clip(tmp_path, originals):
@@ -81,69 +139,35 @@ def test_all_frames_are_read_not_those_of_one_clip(tmp_path, originals):
     write_lists(tmp_path, "txt", train=["a 20 0", "b 20 1", "c 20 0", "d 20 1"], val=["d 20 0", "a 21 1", "d 19 1"])
     cfg = config(tmp_path, "DATA.SOURCE", "frames", "DATA.LABEL_PATH_TEMPLATE", "{}.txt")
     assert check_data(cfg) == [CheckedSplit("train", 4, 3, 0), CheckedSplit("val", 3, 2, 0)]
-    assert [(name, reason) for name, _, reason in bad_items(tmp_path)][1:3] == [
-        ("b", "00013.jpg is truncated"),
-        ("c", "00020.jpg is truncated"),
-    ]
-    assert bad_items(tmp_path)[4] == ("d", "val", "the list says 19 frames, yet there is 00020.jpg")
+    rows = bad_items(tmp_path)
+    assert [row[2] for row in rows[1:3]] == ["00013.jpg is truncated", "00020.jpg is truncated"]
+    assert rows[4] == ("d", "val", "the list says 19 frames, yet there is 00020.jpg")
 
 
-def test_a_decoder_that_crashes_hangs_or_raises_ends_nothing(data, monkeypatch):
-    whole = check.iterate_chunks
+@pytest.mark.parametrize(("name", "options"), [("a.avi", {"codec": "mpeg4"}), ("a.mp4", {"key_every": 250})])
+def test_each_frame_is_decoded_once(tmp_path, monkeypatch, name, options):
+    """Whatever the key frames, and where frames have to be counted first, twice."""
+    path = write_video(tmp_path / name, 60, **options)
+    write_lists(tmp_path, train=[f"{name},0"])
+    dataset, readers = build_dataset(config(tmp_path), "train"), []
 
-    def treacherous(reader):
-        match Path(reader.path).name:
-            case "0.mp4":
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "2.mp4":
-                time.sleep(60)
-            case "4.mp4":
-                raise MemoryError("too large")
-        return whole(reader)
+    def keep(record, open_record=dataset.open):
+        readers.append(open_record(record))
+        return readers[-1]
 
-    monkeypatch.setattr(check, "iterate_chunks", treacherous)
-    checked = check_data(config(data), workers=2, timeout_sec=2)
-    assert [split.num_bad for split in checked] == [2, 1]
-    assert bad_items(data) == [
-        ("0.mp4", "train", "the process that read it was killed by signal 9 (SIGKILL)"),
-        ("2.mp4", "train", "no result after 2 s"),
-        ("4.mp4", "val", "MemoryError: too large"),
-    ]
+    monkeypatch.setattr(dataset, "open", keep)
+    assert find_problem(dataset.records[0], dataset, "", 1) == "" and readers[0].path == path
+    assert readers[0].num_decoded <= 60 * (2 if name == "a.avi" else 1) + 2
 
 
-def test_what_the_check_found_can_be_left_out(data, caplog):
-    (data / "1.mp4").unlink()
-    (data / "5.mp4").write_text("")
-    check_data(config(data))
-    cfg = config(data, "DATA.EXCLUDE_FILE", data / "bad_items.csv")
-    with caplog.at_level(logging.INFO):
-        assert used(cfg, "train") == ["0.mp4", "2.mp4", "3.mp4"]
-        assert used(cfg, "val") == used(cfg, "test") == ["4.mp4"]
-    assert "leaves out 1 of 4 train videos" in caplog.text and "leaves out 1 of 2 val videos" in caplog.text
-    assert "match no video" not in caplog.text
-    # Read again, so that the list stays complete.
-    (data / "3.mp4").write_text("")
-    assert check_data(cfg) == [CheckedSplit("train", 4, 2, 1), CheckedSplit("val", 2, 1, 1)]
-    assert [name for name, _, _ in bad_items(data)] == ["1.mp4", "3.mp4", "5.mp4"]
-
-
-def test_a_plain_list_names_paths_as_lists_do_or_in_full(data, caplog, monkeypatch):
-    monkeypatch.chdir(data)
-    (data / "out.txt").write_text(f"0.mp4\n\n{data}/2.mp4\r\n./sub/../4.mp4\n")
-    cfg = config(data, "DATA.EXCLUDE_FILE", "out.txt")
-    assert used(cfg, "train") == ["1.mp4", "3.mp4"]
-    assert not caplog.records
-    (data / "out.txt").write_text("0.mp4\n7.mp4\n8.mp4\n4.mp4\n")
-    build_dataset(cfg, "train")
-    assert "out.txt: 2 of its 4 paths match no video of any list, such as '7.mp4'" in caplog.text
-
-
-def test_a_wrong_exclusion_list_is_an_error(data):
-    with pytest.raises(FileNotFoundError, match="none.csv .DATA.EXCLUDE_FILE"):
-        build_dataset(config(data, "DATA.EXCLUDE_FILE", data / "none.csv"), "train")
-    (data / "all.txt").write_text("4.mp4\n5.mp4\n")
-    with pytest.raises(ValueError, match="names all 2 videos of val"):
-        build_dataset(config(data, "DATA.EXCLUDE_FILE", data / "all.txt"), "val")
+def test_the_time_limit_grows_with_the_file(tmp_path):
+    (tmp_path / "film.mp4").touch()
+    os.truncate(tmp_path / "film.mp4", 100 * 2**20)
+    small, film, folder = (
+        Record(str(tmp_path / name), 0, num, "") for name, num in (("no", None), ("film.mp4", None), ("no", 3000))
+    )
+    assert [limit_sec(record, 60) for record in (small, film, folder)] == [60, 660, 660]
+    assert limit_sec(film, math.inf) is None
 
 
 def test_still_images_are_checked_and_left_out(tmp_path, originals):
@@ -155,43 +179,40 @@ def test_still_images_are_checked_and_left_out(tmp_path, originals):
     truncate(tmp_path / "train/b" / images[1].name, 0.5)
     settings = ["DATA.DATASET", "ImageFolder", "DATA.NUM_FRAMES", "1"]
     assert check_data(config(tmp_path, *settings)) == [CheckedSplit("train", 4, 1, 0), CheckedSplit("val", 4, 0, 0)]
-    cfg = config(tmp_path, *settings, "DATA.EXCLUDE_FILE", tmp_path / "bad_items.csv")
-    assert [build_dataset(cfg, split).num_videos for split in ("train", "val")] == [3, 4]
 
 
 @pytest.mark.parametrize(
     ("lists", "settings", "message"),
     [
-        ({"train": ["0.mp4,1", "1.mp4,1"]}, [], "all 2 lines of .*train.csv have label 1"),
         ({"train": ["0.mp4,1", "1.mp4,1"]}, [], "train: 1 of 2 classes have no video, such as 0$"),
         ({}, ["MODEL.NUM_CLASSES", "5"], "val: 3 of 5 classes have no video, such as 2"),
         ({"val": ["1.mp4,0", "4.mp4,1"]}, [], "1 videos are both in train and in val, such as .*1.mp4"),
         ({}, ["DATA.EXPECTED_NUM_VIDEOS", "[4, 30]"], "val: 2 videos, the complete data set has 30"),
+        ({}, ["DATA.EXPECTED_NUM_VIDEOS", "[4, 2]"], None),
     ],
 )
-def test_suspicious_lists_are_warned_of(data, caplog, lists, settings, message):
+def test_suspicious_lists_are_warned_of(data, caplog, monkeypatch, lists, settings, message):
+    monkeypatch.setattr(
+        "slowfast.prepare.check.map_isolated", lambda find, records, *_: ((i, "") for i in range(len(records)))
+    )
     write_lists(data, **lists)
     check_data(config(data, *settings))
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert any(re.search(message, warning) for warning in warnings), warnings
+    assert any(re.search(message, warning) for warning in warnings) if message else not warnings
 
 
-def test_an_inconspicuous_set_gives_no_warning(data, caplog):
-    assert sum(split.num_bad for split in check_data(config(data, "DATA.EXPECTED_NUM_VIDEOS", "[4, 2]"))) == 0
-    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
-
-
-def test_wrong_settings(data):
-    with pytest.raises(ValueError, match="EXPECTED_NUM_VIDEOS is .4., allowed"):
-        check_data(config(data, "DATA.EXPECTED_NUM_VIDEOS", "[4]"))
-    with pytest.raises(ValueError, match="nowhere, for bad.csv, is not an existing folder.*--out"):
+def test_wrong_arguments(data):
+    with pytest.raises(UserError, match="nowhere/bad.csv cannot be written.*--out"):
         check_data(config(data), str(data / "nowhere/bad.csv"))
+    for timeout in (0, -5, math.nan):  # would make every item look like one that hangs
+        with pytest.raises(UserError, match=f"--timeout is {timeout}; allowed: above 0"):
+            check_data(config(data), timeout_sec=timeout)
 
 
 def test_orders_of_class_names():
     for order in ("alphabetical", "uniformer"):
         sentence, is_known = describe_class_order(class_names(order))
-        assert is_known and sentence.endswith(f"Kinetics-400 in {order} order")
+        assert is_known and sentence.endswith(f"Kinetics-400, in {order} order")
     sentence, is_known = describe_class_order(class_names("uniformer")[::-1])
     assert not is_known and "neither alphabetical nor uniformer" in sentence
     templates = ["Closing something", "Moving something up", "Putting something onto something", "Zooming"]

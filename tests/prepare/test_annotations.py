@@ -1,0 +1,178 @@
+"""Official annotation files: their labels, their variants, and what is wrong with them, by file and line."""
+
+import json
+from pathlib import Path
+
+import invented_releases
+import pytest
+from torchvision.models.video import R3D_18_Weights
+
+from slowfast.config.defaults import get_cfg
+from slowfast.prepare import diving48, kinetics400, ssv1, ssv2
+from slowfast.prepare.lists import prepare
+from slowfast.utils.errors import UserError
+
+FRAGMENTS = Path(__file__).resolve().parents[2] / "configs/_base_"
+
+# The raw order differs from the ASCII order: a space precedes a comma, capitals precede small letters.
+RAW_TEMPLATES = [
+    "putting something down",
+    "Lifting something up completely, then letting it drop down",
+    'Showing "something", upright; or not',
+    "Lifting something up completely without letting it drop down",
+    "Zooming in on something that isn't moving",
+]
+V2_LABELS = {"Approaching something": "1", "Moving something up": "0", "Putting something onto something": "2"}
+PUTTING = {"id": "4", "template": "Putting [something] onto [something]"}
+HEADER = "label,youtube_id,time_start,time_end,split"
+DIVE = {"vid_name": "a_1", "label": 1, "start_frame": 0, "end_frame": 9}
+VOCAB = [["Back", "15som", "05Twis", "FREE"], ["Back", "15som", "15Twis", "FREE"]]
+
+
+def read_ssv1(folder, train=f"30;{RAW_TEMPLATES[0]}\n4;{RAW_TEMPLATES[1]}\n", labels="", val=f"7;{RAW_TEMPLATES[2]}\n"):
+    labels = labels or "\n".join(RAW_TEMPLATES)
+    for name, text in (("labels", labels), ("train", train), ("validation", val)):
+        content = text if isinstance(text, bytes) else text.encode()
+        (folder / f"something-something-v1-{name}.csv").write_bytes(content)
+    return ssv1.read_annotation(folder)
+
+
+def read_ssv2(folder, train=(PUTTING,), val=(PUTTING | {"id": "9"},), labels=V2_LABELS, prefix=""):
+    for name, content in (("labels", labels), ("train", train), ("validation", val)):
+        text = content if isinstance(content, str) else json.dumps(content)
+        (folder / f"{prefix}{name}.json").write_text(text)
+    return ssv2.read_annotation(folder)
+
+
+def read_kinetics(folder, train, val=f"{HEADER}\nzumba,v,1,11,val\n", order="alphabetical"):
+    (folder / "train.csv").write_bytes(train.encode())
+    (folder / "validate.csv").write_text(val)
+    return kinetics400.read_annotation(folder, order)
+
+
+def read_dives(folder, train=(DIVE,), vocab=VOCAB):
+    test = [DIVE | {"vid_name": "t"}]
+    for name, content in (("V2_train", train), ("V2_test", test), ("vocab", vocab)):
+        (folder / f"Diving48_{name}.json").write_text(json.dumps(content))
+    return diving48.read_annotation(folder)
+
+
+@pytest.mark.parametrize("line_end", ["\n", " \r\n\n"])
+def test_ssv1_labels_are_positions_among_the_sorted_templates(tmp_path, line_end):
+    text = line_end.join(("\ufeff" + RAW_TEMPLATES[0], *RAW_TEMPLATES[1:], ""))
+    train = line_end.join(("30 ;" + RAW_TEMPLATES[0], "4; " + RAW_TEMPLATES[1], ""))
+    annotation = read_ssv1(tmp_path, train, text)
+    assert annotation.class_names == [RAW_TEMPLATES[i] for i in (3, 1, 2, 4, 0)]
+    assert (annotation.train, annotation.val) == ({"30": 4, "4": 1}, {"7": 2})
+
+
+@pytest.mark.parametrize("prefix", ["", "something-something-v2-"], ids=["redistributed", "official"])
+def test_ssv2_labels_are_those_of_the_labels_file_without_brackets(tmp_path, prefix):
+    pairs = [("7", "Approaching [something]"), ("5", "Moving [something] up")]
+    train = [*({"id": clip_id, "template": template} for clip_id, template in pairs), PUTTING]
+    annotation = read_ssv2(tmp_path, train, prefix=prefix)
+    assert (annotation.train, annotation.val) == ({"7": 1, "5": 0, "4": 2}, {"9": 2})
+    assert annotation.class_names == sorted(V2_LABELS, key=V2_LABELS.get)
+
+
+def test_kinetics_class_orders():
+    alphabetical, uniformer = map(kinetics400.class_names, kinetics400.CLASS_ORDERS)
+    assert alphabetical == sorted(R3D_18_Weights.KINETICS400_V1.meta["categories"])
+    assert sorted(uniformer) == alphabetical and len(set(uniformer)) == 400
+    known = {"abseiling": 0, "air drumming": 1, "answering questions": 2, "riding a bike": 267, "zumba": 399}
+    assert {name: alphabetical.index(name) for name in known} == known
+    known = {"riding a bike": 0, "marching": 1, "dodgeball": 2, "abseiling": 341, "air drumming": 158}
+    known |= {"answering questions": 189, "archery": 302, "zumba": 331}
+    assert {name: uniformer.index(name) for name in known} == known
+
+
+@pytest.mark.parametrize("is_cc", ["", ",is_cc"])
+def test_kinetics_ids_are_names_of_files_and_a_subset_keeps_the_labels_of_the_whole(tmp_path, is_cc):
+    end = ",0" if is_cc else ""
+    lines = [f"\ufeff{HEADER}{is_cc}", f'"petting animal (not cat)",-a_B,7,17,train{end}']
+    annotation = read_kinetics(tmp_path, "\r\n".join([*lines, f"zumba,c,99999,100009,train{end}"]), order="uniformer")
+    labels = {name: annotation.class_names.index(name) for name in ("petting animal (not cat)", "zumba")}
+    assert annotation.train == {"-a_B_000007_000017": labels["petting animal (not cat)"], "c_099999_100009": 331}
+    assert len(annotation.class_names) == 400
+
+
+def test_dives_are_named_by_their_four_parts_and_keep_their_spans(tmp_path):
+    annotation = read_dives(tmp_path)
+    assert annotation.class_names == ["Back 15som 05Twis FREE", "Back 15som 15Twis FREE"]
+    assert (annotation.train, annotation.spans["a_1"]) == ({"a_1": 1}, (0, 9))
+
+
+@pytest.mark.parametrize(
+    ("name", "num_videos", "num_classes"),
+    [
+        ("ssv1", [86_017, 11_522], 174),
+        ("ssv2", [168_913, 24_777], 174),
+        ("kinetics400", [240_436, 19_796], 400),  # of common copies: videos vanish, and the official lists are larger
+        ("diving48", [15_027, 1_970], 48),
+    ],
+)
+def test_fragments_expect_the_published_sizes(name, num_videos, num_classes):
+    """So that ``prepare_data.py check`` warns of a part of a set."""
+    cfg = get_cfg()
+    cfg.merge_from_file(str(FRAGMENTS / f"{name}.yaml"))
+    assert num_videos == cfg.DATA.EXPECTED_NUM_VIDEOS
+    assert num_classes == cfg.MODEL.NUM_CLASSES
+
+
+KINETICS = f"{HEADER}\nzumba,a,1,11,train\n"
+WRONG = [
+    (read_ssv1, {"train": f"4;{RAW_TEMPLATES[0]}\n9;Zooming in\n"}, ["v1-train.csv:2", "'Zooming in'", "labels.csv"]),
+    (read_ssv1, {"train": "4;Zooming in on something that is not moving"}, ["closest", "that isn't moving\""]),
+    (read_ssv1, {"val": "9\n"}, ["v1-validation.csv:1", "'9'", "'id;template'"]),
+    (read_ssv1, {"train": "id;template\n"}, ["v1-train.csv:1", "number as id"]),
+    (read_ssv1, {"train": f"4;{RAW_TEMPLATES[0]}\n\n4;{RAW_TEMPLATES[1]}"}, ["train.csv:3", "4 is already", "csv:1"]),
+    (read_ssv1, {"labels": f"{RAW_TEMPLATES[0]}\n" * 2}, ["v1-labels.csv:2", RAW_TEMPLATES[0], "labels.csv:1"]),
+    (read_ssv1, {"val": "\n"}, ["v1-validation.csv", "no clips"]),
+    (read_ssv1, {"labels": b"caf\xe9\n"}, ["v1-labels.csv", "not UTF-8"]),
+    (read_ssv2, {"train": [PUTTING, {"id": "5"}]}, ["train.json: entry 2", "'template'", "'id': '5'"]),
+    (read_ssv2, {"train": [PUTTING | {"id": 4}]}, ["entry 1", "'id' (str)"]),
+    (read_ssv2, {"train": [PUTTING | {"id": "../4"}]}, ["entry 1", "'../4'"]),
+    (read_ssv2, {"train": [PUTTING, PUTTING]}, ["entry 2", "4 is already at", "entry 1"]),
+    (read_ssv2, {"train": [PUTTING | {"template": "Putting [something] on [x]"}]}, ["'Putting something on x'"]),
+    (read_ssv2, {"train": []}, ["train.json", "no clips"]),
+    (read_ssv2, {"labels": {"a": "0", "b": "0"}}, ["labels.json", "'a' and 'b' both have label 0"]),
+    (read_ssv2, {"labels": {"a": "0", "b": "2"}}, ["labels.json", "'b' has label '2'", "'1'"]),
+    (read_ssv2, {"labels": {"a": 0}}, ["labels.json", "label 0"]),
+    (read_ssv2, {"labels": '{"a": "0", "a": "1"}'}, ["labels.json", "'a' has label '1'"]),
+    (read_ssv2, {"labels": {"a [something]": "0"}}, ["labels.json", "brackets"]),
+    (read_ssv2, {"labels": ["a"]}, ["labels.json", "expected a dict"]),
+    (read_ssv2, {"labels": '{"a": '}, ["labels.json is not valid JSON"]),
+    (read_kinetics, {"train": "zumba,a,1,11,train\n"}, ["train.csv:1:", "header", "youtube_id"]),
+    (read_kinetics, {"train": f"{HEADER}\nzumbA,a,1,11,train\n"}, [":2:", "'zumbA'", "closest one there is 'zumba'"]),
+    (read_kinetics, {"train": f"{HEADER}\nzumba,a,1.5,11,train\n"}, [":2:", "time_start '1.5'", "whole seconds"]),
+    (read_kinetics, {"train": f"{HEADER}\nzumba,a,1\n"}, [":2:", "time_end ''"]),
+    (read_kinetics, {"train": f"{HEADER}\nzumba,../a,1,11,train\n"}, [":2:", "'../a'"]),
+    (read_kinetics, {"train": f"{HEADER}\nzumba,a,1,11,test\n"}, [":2:", "split 'test' in the file of train"]),
+    (read_kinetics, {"train": f"{KINETICS}zumba,a,01,11,train\n"}, [":3:", "a_000001_000011 is already", ":2"]),
+    (read_kinetics, {"train": f"{HEADER}\n"}, ["train.csv", "no clips"]),
+    (read_dives, {"train": [DIVE | {"label": 2}]}, ["V2_train.json: entry 1", "label 2", "0 to 1"]),
+    (read_dives, {"train": [DIVE | {"label": "1"}]}, ["entry 1", "'label' (int)"]),
+    (read_dives, {"train": [DIVE | {"vid_name": "a/1"}]}, ["entry 1", "'a/1'"]),
+    (read_dives, {"train": [DIVE, DIVE]}, ["entry 2", "a_1 is already at"]),
+    (read_dives, {"vocab": [VOCAB[0][:3]]}, ["vocab.json", "class 0", "four strings"]),
+    (read_dives, {"vocab": [VOCAB[0], VOCAB[0]]}, ["vocab.json", "class 1", "no other class has"]),
+]
+
+
+@pytest.mark.parametrize(("read", "change", "words"), WRONG)
+def test_wrong_files_are_described(tmp_path, read, change, words):
+    with pytest.raises(UserError) as error:
+        read(tmp_path, **change)
+    assert [word for word in words if word not in str(error.value)] == []
+
+
+def test_files_that_are_missing_or_double_and_clips_in_both_splits(tmp_path):
+    with pytest.raises(UserError, match=r"something-something-v2-labels.json does not exist.* or labels.json"):
+        ssv2.read_annotation(tmp_path)
+    read_ssv2(tmp_path)
+    with pytest.raises(UserError, match="keep one"):
+        read_ssv2(tmp_path, prefix="something-something-v2-")
+    release = invented_releases.make("ssv1", tmp_path)
+    read_ssv1(release.annotations, val=f"30;{RAW_TEMPLATES[0]}\n")
+    with pytest.raises(UserError, match="1 ids are in both splits, such as 30"):
+        prepare(ssv1.RELEASE, release.annotations, release.media, release.out)
