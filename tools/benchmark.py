@@ -67,9 +67,7 @@ def add_loader(command: argparse.ArgumentParser) -> None:
     step = "say how many workers a training step of this time needs"
     command.add_argument("--step-ms", type=positive(float), metavar="MS", help=step)
     command.add_argument("--stages-only", action="store_true", help="leave out the loader with all its workers")
-    command.add_argument("--videos", type=positive(int), default=8, help="videos of a measurement, default 8")
     command.add_argument("--rounds", type=positive(int), default=5, help="measurements of the stages, default 5")
-    command.add_argument("--batches", type=positive(int), help="batches of the loader, default 2 per worker")
 
 
 def main() -> None:

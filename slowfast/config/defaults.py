@@ -118,6 +118,10 @@ _C.AUG = CfgNode()
 # Augmented copies of every decoded video (repeated augmentation, arXiv 1901.09335).
 _C.AUG.NUM_SAMPLE = 2
 
+# Times that the order of an epoch draws each of its videos in a row, over the global batch, as the sampler of DeiT
+# (arXiv 2012.12877) does: with R of them an epoch of the same length sees a share 1 / R of the videos, R times each.
+_C.AUG.SAMPLER_REPEATS = 1
+
 # RandAugment (arXiv 1909.13719), the same operations for all frames of a clip: "" (off) or rand-mM-nN[-mstdS][-inc1],
 # M magnitude 0 to 10, N operations, S standard deviation of the magnitude, inc1 the increasing-severity set.
 _C.AUG.AA_TYPE = "rand-m7-n4-mstd0.5-inc1"

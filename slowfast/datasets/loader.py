@@ -1,27 +1,112 @@
-"""Samples to batches.
+"""Items to batches: the order in which each process loads them, and how they are joined.
 
-Dimension letters: `B` clips of a batch, `T` frames, `S` side of the crop (px).
+Dimension letters: ``B`` clips of a batch, ``T`` frames, ``S`` side of the crop (px).
 """
 
 from __future__ import annotations
 
 import functools
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import cv2
+import numpy as np
 import torch
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, Sampler, default_collate
 
 from slowfast.config.parser import CfgNode
-from slowfast.datasets.augment.finish import PackedClips, Remainder
 from slowfast.datasets.build import build_dataset
-from slowfast.datasets.samplers import EvalSampler, TrainSampler
 from slowfast.datasets.video_dataset import BadVideo, Sample
+from slowfast.utils.errors import UserError
 
 # A decoder that hangs in native code cannot be interrupted: the loader gives up instead of waiting for ever.
 STALL_TIMEOUT_SEC = 900
+
+
+class TrainSampler(Sampler):
+    """Keys of training items of one process, in steps of one global batch.
+
+    Every epoch is a new permutation of the videos, the same for all processes, cut into global batches of
+    which each process takes every ``world_size``-th video: the set of videos of a step does not depend on the
+    number of processes. The last, incomplete global batch is dropped.
+
+    With ``repeats`` R > 1 every video stands R times in a row and the order is cut to the length of one epoch, so that
+    about a share 1 / R of the videos is seen in it; the copies of a video land in one global batch, on different
+    processes (the sampler of DeiT, arXiv 2012.12877).
+
+    Args:
+        num_videos: videos of the data set.
+        global_batch: videos of a step over all processes.
+        rank: of this process.
+        world_size: number of processes.
+        seed: of the permutations.
+        repeats: R.
+    """
+
+    def __init__(
+        self, num_videos: int, global_batch: int, rank: int, world_size: int, seed: int, repeats: int = 1
+    ) -> None:
+        if global_batch % world_size:
+            raise UserError(
+                f"TRAIN.BATCH_SIZE is {global_batch} (videos over all processes), it must be a multiple of "
+                f"the number of processes, {world_size}"
+            )
+        if num_videos < global_batch:
+            raise UserError(f"{num_videos} training videos are fewer than one batch, TRAIN.BATCH_SIZE {global_batch}")
+        self.num_videos = num_videos
+        self.global_batch = global_batch
+        self.rank = rank
+        self.world_size = world_size
+        self.seed = seed
+        self.repeats = repeats
+        self.epoch = 0
+        self.first_step = 0
+
+    @property
+    def order(self) -> dict[str, int]:
+        """Settings that fix the videos of every step of an epoch."""
+        fixed = {"videos": self.num_videos, "TRAIN.BATCH_SIZE": self.global_batch, "RNG_SEED": self.seed}
+        return fixed | {"AUG.SAMPLER_REPEATS": self.repeats}
+
+    def set_epoch(self, epoch: int, first_step: int = 0) -> None:
+        """Choose the permutation and the random draws of the next iteration, which leaves out the first steps."""
+        self.epoch = epoch
+        self.first_step = first_step
+
+    def __len__(self) -> int:
+        """Return the number of keys of a whole epoch."""
+        return self.num_videos // self.global_batch * (self.global_batch // self.world_size)
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        """Yield ``(epoch, video index, copy)``, the batches of this process one after the other."""
+        # The spawn key keeps this stream apart from those of the samples: [seed, epoch] alone equals [seed,
+        # epoch, 0].
+        seed = np.random.SeedSequence([self.seed, self.epoch], spawn_key=(1,))
+        videos = np.random.default_rng(seed).permutation(self.num_videos)
+        num_steps = self.num_videos // self.global_batch
+        position = np.arange(num_steps * self.global_batch).reshape(num_steps, self.global_batch)  # rows are steps
+        for place in position[self.first_step :, self.rank :: self.world_size].ravel().tolist():
+            yield self.epoch, int(videos[place // self.repeats]), place % self.repeats
+
+
+class EvalSampler(Sampler):
+    """A contiguous share of the items: every item belongs to one process, shares differ by at most one.
+
+    Args:
+        num_items: items of the data set.
+        rank: of this process.
+        world_size: number of processes.
+    """
+
+    def __init__(self, num_items: int, rank: int, world_size: int) -> None:
+        self.items = range(num_items * rank // world_size, num_items * (rank + 1) // world_size)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.items)
 
 
 @dataclass(frozen=True)
@@ -29,21 +114,18 @@ class Batch:
     """Clips of several videos, those of one video next to each other.
 
     Attributes:
-        clips: uint8 of shape (B, 3, T, S, S), or packed crops of different sizes; ``finish`` turns either into what
-            models take. B is 0 if no video could be decoded.
+        clips: uint8 of shape (B, 3, T, S, S), channels last in memory. B is 0 if no video could be decoded.
         labels: int64 of shape (B,).
         video_index: int64 of shape (B,), positions of the videos in the list.
         view: int64 of shape (B,), the view of the video (in training: the number of the augmented copy).
         bad: the items that could not be decoded, which have no clips here.
-        remainders: in training what is left to do to each clip, B of them; in testing none.
     """
 
-    clips: torch.Tensor | PackedClips
+    clips: torch.Tensor
     labels: torch.Tensor
     video_index: torch.Tensor
     view: torch.Tensor
     bad: list[BadVideo] = field(default_factory=list)
-    remainders: tuple[Remainder, ...] = ()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Return the batch with all its tensors on ``device``."""
@@ -53,39 +135,27 @@ class Batch:
         """Return the batch in page-locked memory; the loader calls this."""
         return self._map(torch.Tensor.pin_memory)
 
-    def _map(self, function) -> Batch:
-        clips = self.clips.map(function) if isinstance(self.clips, PackedClips) else function(self.clips)
-        names = ("labels", "video_index", "view")
-        return replace(self, clips=clips, **{name: function(getattr(self, name)) for name in names})
+    def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        names = ("clips", "labels", "video_index", "view")
+        return replace(self, **{name: function(getattr(self, name)) for name in names})
 
 
 def collate(items: Sequence[Sample | BadVideo], clip_shape: tuple[int, ...]) -> Batch:
     """Join items into a batch, in order: first all clips of the first video, then all of the second, ...
 
     Args:
-        items: what the data set returned.
-        clip_shape: shape of a clip that is not packed, (3, T, S, S).
+        items: of the data set.
+        clip_shape: (3, T, S, S), for batches without a clip.
     """
     samples = [item for item in items if isinstance(item, Sample)]
-    clips = [clip for sample in samples for clip in sample.clips]
+    clips = [clip for sample in samples for clip in sample.clips.permute(0, 2, 3, 4, 1)]  # (T, S, S, 3)
+    if clips:
+        joined = default_collate(clips).permute(0, 4, 1, 2, 3)  # in a worker it writes straight into shared memory
+    else:
+        joined = torch.empty(0, *clip_shape, dtype=torch.uint8)
     rows = [(sample.label, sample.video_index, view) for sample in samples for view in sample.views]
-    labels, video_index, view = torch.tensor(rows, dtype=torch.int64).reshape(-1, 3).unbind(1)
-    return Batch(
-        clips=_join(clips, clip_shape),
-        labels=labels.contiguous(),
-        video_index=video_index.contiguous(),
-        view=view.contiguous(),
-        bad=[item for item in items if isinstance(item, BadVideo)],
-        remainders=tuple(remainder for sample in samples for remainder in sample.remainders),
-    )
-
-
-def _join(clips: list[torch.Tensor], clip_shape: tuple[int, ...]) -> torch.Tensor | PackedClips:
-    if not clips:
-        return torch.empty(0, *clip_shape, dtype=torch.uint8)
-    if all(clip.shape == clip_shape for clip in clips):
-        return default_collate(clips)  # in a worker it writes straight into shared memory
-    return PackedClips.pack(clips)
+    labels, video_index, view = torch.tensor(rows, dtype=torch.int64).reshape(-1, 3).T.contiguous()
+    return Batch(joined, labels, video_index, view, [item for item in items if isinstance(item, BadVideo)])
 
 
 def construct_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int = 1) -> DataLoader:
@@ -100,22 +170,11 @@ def construct_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int = 
         split: ``train``, ``val`` or ``test``.
         rank: of this process.
         world_size: number of processes.
-
-    Raises:
-        FileNotFoundError: a list file does not exist.
-        ValueError: a wrong value in the configuration or a list.
     """
-    num_workers = cfg.DATA_LOADER.NUM_WORKERS
-    for key, value, minimum in (
-        ("DATA_LOADER.NUM_WORKERS", num_workers, 0),
-        ("DATA_LOADER.PREFETCH_FACTOR", cfg.DATA_LOADER.PREFETCH_FACTOR, 1),
-        ("TEST.BATCH_SIZE", cfg.TEST.BATCH_SIZE, 1),
-    ):
-        if value < minimum:
-            raise ValueError(f"{key} is {value}, it must be at least {minimum}")
     dataset = build_dataset(cfg, split)
     if split == "train":
-        sampler = TrainSampler(dataset.num_videos, cfg.TRAIN.BATCH_SIZE, rank, world_size, cfg.RNG_SEED)
+        order = (cfg.TRAIN.BATCH_SIZE, rank, world_size, cfg.RNG_SEED, cfg.AUG.SAMPLER_REPEATS)
+        sampler = TrainSampler(dataset.num_videos, *order)
         batch_size = cfg.TRAIN.BATCH_SIZE // world_size
         side = cfg.DATA.TRAIN_CROP_SIZE
     else:
@@ -123,10 +182,9 @@ def construct_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int = 
         batch_size = -(-cfg.TEST.BATCH_SIZE // world_size)
         side = cfg.DATA.TEST_CROP_SIZE
     worker_options = {}
-    if num_workers:
+    if cfg.DATA_LOADER.NUM_WORKERS:
         worker_options = {
             "persistent_workers": True,
-            "prefetch_factor": cfg.DATA_LOADER.PREFETCH_FACTOR,
             "timeout": STALL_TIMEOUT_SEC,
             # Forked workers share the records in memory; decoders are only opened inside the workers.
             "multiprocessing_context": "fork" if "fork" in multiprocessing.get_all_start_methods() else None,
@@ -136,7 +194,7 @@ def construct_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int = 
         dataset,
         batch_size=batch_size,
         sampler=sampler,
-        num_workers=num_workers,
+        num_workers=cfg.DATA_LOADER.NUM_WORKERS,
         collate_fn=functools.partial(collate, clip_shape=(3, cfg.DATA.NUM_FRAMES, side, side)),
         pin_memory=cfg.DEVICE != "cpu" and torch.cuda.is_available(),
         # Its own generator, so that loading draws nothing from the generator of the training process.
@@ -152,10 +210,10 @@ def explained(error: RuntimeError) -> Exception:
     """
     if "DataLoader" not in str(error):
         return error
-    return OSError(
+    return UserError(
         f"the data loader failed: {str(error).splitlines()[0].strip()} A killed worker usually means that memory ran "
-        "out (see `dmesg`): use fewer DATA_LOADER.NUM_WORKERS or a smaller DATA_LOADER.PREFETCH_FACTOR. A bus error "
-        "means that shared memory is full (in containers: --shm-size), a time-out that a video or the storage hangs"
+        "out (see `dmesg`): use fewer DATA_LOADER.NUM_WORKERS. A bus error means that shared memory is full (in "
+        "containers: --shm-size), a time-out that a video or the storage hangs"
     )
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from slowfast.utils.errors import UserError
 from slowfast.utils.files import read_text
 
 logger = logging.getLogger(__name__)
 
 # The fields of a line, in order, for each DATA.SOURCE.
 FIELDS = {"video": ("path", "label"), "frames": ("folder", "num_frames", "label"), "image": ("path", "label")}
-SEPARATORS = (",", "\t", " ")
 
+# Header of the list of bad items that ``tools/prepare_data.py check`` writes and DATA.EXCLUDE_FILE may name.
+BAD_ITEMS_HEADER = ("path", "split", "reason")
+
+_SEPARATORS = {",": "comma", "\t": "tab", " ": "space"}
 _INTEGER = re.compile(r"-?[0-9]+")
-_SEPARATOR_NAMES = {",": "comma", "\t": "tab", " ": "space"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,67 +42,37 @@ class Record:
     origin: str
 
 
-def read_manifest(list_path: str, prefix: str, source: str, separator: str, num_classes: int) -> list[Record]:
+def read_manifest(list_path: str, prefix: str, source: str, num_classes: int) -> list[Record]:
     """Read and check a list file.
 
-    With commas or tabs a line has exactly the fields of ``FIELDS[source]``. With spaces it is split from the
-    right, so that a path may contain spaces. Blank lines are skipped.
+    The separator is found on the first line. With commas or tabs a line has exactly the fields of ``FIELDS[source]``.
+    With spaces it is split from the right, so that a path may contain spaces. Blank lines are skipped.
 
     Args:
         list_path: the list file, UTF-8.
         prefix: folder to which the paths in the list are relative.
         source: ``video`` or ``image`` (``path label``), or ``frames`` (``folder num_frames label``).
-        separator: one of ``SEPARATORS``, or ``auto`` to detect it on the first line.
         num_classes: labels must lie in [0, num_classes).
-
-    Raises:
-        FileNotFoundError: there is no such list file.
-        ValueError: the file is empty, or a line is malformed; the message names file and line.
     """
+    fields = " ".join(FIELDS[source])
     if not os.path.isfile(list_path):
-        raise FileNotFoundError(
-            f"list file {list_path} does not exist: the path is DATA.PATH_TO_DATA_DIR joined with "
-            f"DATA.LABEL_PATH_TEMPLATE; point these keys at your lists, one line per video: "
-            f"{' '.join(FIELDS[source])}"
+        raise UserError(
+            f"list file {list_path} does not exist: set DATA.PATH_TO_DATA_DIR to the folder with your lists (one line "
+            f"per video: {fields}; DATA.LABEL_PATH_TEMPLATE names the files), or make them with tools/prepare_data.py"
         )
     lines = [(number, line) for number, line in enumerate(read_text(list_path).split("\n"), 1) if line.strip()]
     if not lines:
-        raise ValueError(f"list file {list_path} is empty, expected lines '{' '.join(FIELDS[source])}'")
-    if separator == "auto":
-        separator = _detect_separator(lines[0][1], len(FIELDS[source]))
+        raise UserError(f"list file {list_path} is empty, expected lines '{fields}'")
+    separator = _detect_separator(lines[0][1], len(FIELDS[source]))
     records = [
-        _parse_line(line, f"{list_path}:{number}", prefix, source, separator, num_classes) for number, line in lines
+        _parse_line(line.strip(), f"{list_path}:{number}", prefix, source, separator, num_classes)
+        for number, line in lines
     ]
     labels = {record.label for record in records}
     if len(labels) == 1 and len(records) > 1 and num_classes > 1:
         message = "all %d lines of %s have label %d: is this a test list without labels?"
         logger.warning(message, len(records), list_path, labels.pop())
     return records
-
-
-def read_class_names(path: str, num_classes: int) -> list[str]:
-    """Read the class names, one a line in the order of the labels.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not ``num_classes`` names, an empty name or a repeated one.
-    """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"class name file {path} (DATA.CLASS_NAMES_FILE) does not exist")
-    names = [line.strip() for line in read_text(path).split("\n")]
-    while names and not names[-1]:
-        names.pop()
-    if len(names) != num_classes:
-        raise ValueError(f"{path} has {len(names)} class names, MODEL.NUM_CLASSES is {num_classes}")
-    first_line: dict[str, int] = {}
-    for number, name in enumerate(names, 1):
-        # An empty line would shift the name of every later label.
-        if not name:
-            raise ValueError(f"{path}:{number}: empty class name")
-        if name in first_line:
-            raise ValueError(f"{path}:{number}: class name {name!r} is already on line {first_line[name]}")
-        first_line[name] = number
-    return names
 
 
 def _split(line: str, separator: str, num_fields: int) -> list[str]:
@@ -108,35 +83,34 @@ def _split(line: str, separator: str, num_fields: int) -> list[str]:
 
 def _detect_separator(line: str, num_fields: int) -> str:
     """Return the separator that makes ``line`` a path followed by integers."""
-    for separator in SEPARATORS:
+    for separator in _SEPARATORS:
         fields = _split(line, separator, num_fields)
         if len(fields) == num_fields and all(_INTEGER.fullmatch(field) for field in fields[1:]):
             return separator
     # None does: take the first that occurs, whose error then describes the line.
-    return next((separator for separator in SEPARATORS if separator in line), " ")
+    return next((separator for separator in _SEPARATORS if separator in line), " ")
 
 
 def _parse_line(line: str, origin: str, prefix: str, source: str, separator: str, num_classes: int) -> Record:
-    line = line.strip()
     names = FIELDS[source]
     fields = _split(line, separator, len(names))
     path = os.path.join(prefix, fields[0])
     expected = f"'{separator.join(names)}'"
 
-    def fail(problem: str) -> ValueError:
-        return ValueError(f"{origin}: {problem}\n  line: {line!r}\n  full path tried: {path}")
+    def fail(problem: str) -> UserError:
+        return UserError(f"{origin}: {problem} (line {line!r}, full path tried: {path})")
 
     if len(fields) != len(names) or not all(fields):
         raise fail(
-            f"found {len(fields)} fields separated by {_SEPARATOR_NAMES[separator]}, expected {len(names)} "
-            f"non-empty ones, {expected} (DATA.SOURCE {source}, DATA.PATH_LABEL_SEPARATOR)"
+            f"found {len(fields)} fields separated by {_SEPARATORS[separator]}, expected {len(names)} "
+            f"non-empty ones, {expected}, by DATA.SOURCE {source}"
         )
     for name, field in zip(names[1:], fields[1:], strict=True):
         if not _INTEGER.fullmatch(field):
             raise fail(f"{name} {field!r} is not an integer; expected {expected}, without a header line")
     label = int(fields[-1])
     if not 0 <= label < num_classes:
-        raise fail(f"label {label} is outside 0 to {num_classes - 1} (MODEL.NUM_CLASSES is {num_classes})")
+        raise fail(f"label {label} is outside 0 to {num_classes - 1}, for MODEL.NUM_CLASSES is {num_classes}")
     num_frames = int(fields[1]) if source == "frames" else None
     if num_frames is not None and num_frames < 1:
         raise fail(f"num_frames {num_frames} is less than 1")
@@ -147,3 +121,52 @@ def _parse_line(line: str, origin: str, prefix: str, source: str, separator: str
             "folders of images, or separate by commas if the name of the file ends in a number"
         )
     return Record(path, label, num_frames, origin)
+
+
+def read_class_names(path: str, num_classes: int) -> list[str]:
+    """Read the class names, one a line in the order of the labels."""
+    if not os.path.isfile(path):
+        raise UserError(f"class name file {path} (DATA.CLASS_NAMES_FILE) does not exist")
+    names = [line.strip() for line in read_text(path).rstrip().split("\n")]
+    if len(names) != num_classes:
+        raise UserError(f"{path} has {len(names)} class names, MODEL.NUM_CLASSES is {num_classes}")
+    first_line: dict[str, int] = {}
+    for number, name in enumerate(names, 1):
+        # An empty line would shift the name of every later label.
+        if not name:
+            raise UserError(f"{path}:{number}: empty class name")
+        if name in first_line:
+            raise UserError(f"{path}:{number}: class name {name!r} is already on line {first_line[name]}")
+        first_line[name] = number
+    return names
+
+
+def read_exclusion(path: str) -> list[str]:
+    """Read the paths of a ``bad_items.csv`` (columns path, split, reason) or of a file with one path a line."""
+    if not os.path.isfile(path):
+        raise UserError(f"exclusion list {path} (DATA.EXCLUDE_FILE) does not exist")
+    lines = read_text(path).split("\n")
+    if lines[0].split(",") == list(BAD_ITEMS_HEADER):
+        return [row[0] for row in csv.reader(lines[1:]) if row]
+    return [line.strip() for line in lines if line.strip()]
+
+
+def exclude_records(records: Sequence[Record], paths: Sequence[str], prefix: str) -> tuple[list[Record], list[str]]:
+    """Split records and paths into what remains of each.
+
+    Args:
+        records: of a list.
+        paths: full, or relative to the working folder or to ``prefix``.
+        prefix: folder to which the paths in the list files are relative.
+
+    Returns:
+        The records that none of the paths names, and the paths that name no record.
+    """
+    present = {os.path.abspath(record.path) for record in records}
+    excluded, unmatched = set(), []
+    for path in paths:
+        named = {os.path.abspath(path), os.path.abspath(os.path.join(prefix, path))} & present
+        excluded |= named
+        if not named:
+            unmatched.append(path)
+    return [record for record in records if os.path.abspath(record.path) not in excluded], unmatched

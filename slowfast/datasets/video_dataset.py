@@ -1,22 +1,23 @@
 """Records to samples: choose frames, decode them once, transform them.
 
-Dimension letters: `A` clips made of one decoded video (augmented copies in training, crops in testing), `T`
-frames, `H W` height and width of the decoded frames (px), `S` side of the crop (px).
+Dimension letters: ``A`` clips made of one decoded video (augmented copies in training, crops in testing), ``T``
+frames, ``H W`` height and width of the decoded frames (px), ``S`` side of the crop (px).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from slowfast.datasets.augment.finish import Remainder
+from slowfast.datasets.augment.transform import TestTransform, TrainTransform
 from slowfast.datasets.decoder import DecodeError, FrameReader
 from slowfast.datasets.manifest import Record
-from slowfast.datasets.sampling import FrameSampler
+from slowfast.datasets.sampling import DenseSampler, SparseSampler
 
 
 @dataclass(frozen=True)
@@ -24,23 +25,21 @@ class Sample:
     """The clips of one item.
 
     Attributes:
-        clips: A clips, uint8 of shape (A, 3, T, S, S), or of (3, T, h, w) each where their sizes differ.
+        clips: uint8 of shape (A, 3, T, S, S), channels last in memory.
         label: class index.
         video_index: position of the video in the list.
         views: A numbers; in testing the view of each clip, in training that of the augmented copy.
-        remainders: in training what is left to do to each clip, see ``finish``; in testing none.
     """
 
-    clips: torch.Tensor | tuple[torch.Tensor, ...]
+    clips: torch.Tensor
     label: int
     video_index: int
     views: tuple[int, ...]
-    remainders: tuple[Remainder, ...] = ()
 
 
 @dataclass(frozen=True)
 class BadVideo:
-    """What stands in the place of a sample whose video cannot be decoded.
+    """Report in the place of a sample whose video cannot be decoded.
 
     Attributes:
         video_index: position of the video in the list.
@@ -53,16 +52,26 @@ class BadVideo:
     reason: str
 
 
+class VideoSource(Protocol):
+    """Videos of one split and how to open them; see ``build.DATASET_REGISTRY``."""
+
+    records: Sequence[Record]
+    class_names: list[str] | None
+
+    def open(self, record: Record) -> FrameReader:
+        """Open the frames of a record."""
+
+
 class VideoDataset(Dataset):
-    """The videos of one list; subclasses say what an item is.
+    """The videos of one split; subclasses say what an item is.
 
     Args:
-        records: the videos.
-        sampler: which frames make a clip.
-        open_reader: opens the frames of a record.
-        class_names: in label order, or None.
+        source: the videos.
+        sampler: frames that make a clip.
 
     Attributes:
+        records: one per video.
+        class_names: in label order, or None.
         num_videos: number of videos.
         num_views: views of a video over all its items.
         labels: int64 of shape (num_videos,).
@@ -70,64 +79,52 @@ class VideoDataset(Dataset):
 
     num_views = 1
 
-    def __init__(
-        self,
-        records: Sequence[Record],
-        sampler: FrameSampler,
-        open_reader: Callable[[Record], FrameReader],
-        class_names: list[str] | None = None,
-    ) -> None:
-        self.records = records
+    def __init__(self, source: VideoSource, sampler: SparseSampler | DenseSampler) -> None:
+        self.source = source
         self.sampler = sampler
-        self.open_reader = open_reader
-        self.class_names = class_names
-        self.labels = np.array([record.label for record in records], dtype=np.int64)
+        self.records = source.records
+        self.class_names = source.class_names
+        self.num_videos = len(source.records)
+        self.labels = np.array([record.label for record in source.records], dtype=np.int64)
 
     def open(self, record: Record) -> FrameReader:
         """Open the frames of a record."""
-        return self.open_reader(record)
+        return self.source.open(record)
 
-    @property
-    def num_videos(self) -> int:
-        return len(self.records)
-
-    def _decode(self, video_index: int, choose: Callable[[int], np.ndarray]) -> np.ndarray | BadVideo:
-        """Return the frames (T, H, W, 3) that ``choose(number of frames)`` names."""
+    def decode(self, video_index: int, choose: Callable[[int], np.ndarray]) -> np.ndarray | BadVideo:
+        """Decode the frames (T, H, W, 3) that ``choose(number of frames)`` names."""
         record = self.records[video_index]
         try:
-            with self.open_reader(record) as reader:
+            with self.open(record) as reader:
                 return reader.read(choose(reader.num_frames))
         except DecodeError as error:
             return BadVideo(video_index, error.path, f"{error.reason} ({record.origin})")
 
 
 class TrainVideos(VideoDataset):
-    """Randomly augmented clips; the key of an item is ``(epoch, video index)``.
+    """Randomly augmented clips; the key of an item is ``(epoch, video index)`` or ``(epoch, video index, copy)``.
 
-    Every draw of an item comes from a generator seeded by (seed, epoch, video index), so that a sample does
-    not depend on the process or worker that makes it, nor on what was made before.
+    Every draw of an item comes from a generator seeded by the seed and the key, so that a sample does not depend on
+    the process or worker that makes it, nor on what was made before. ``copy`` counts the times that a video is drawn
+    in one epoch; copy 0 is the item without a number.
 
     Args:
-        records: see ``VideoDataset``.
+        source: see ``VideoDataset``.
         sampler: see ``VideoDataset``.
-        open_reader: see ``VideoDataset``.
-        transform: (T, H, W, 3) uint8 and a generator -> a clip of bytes and what is left to do to it.
+        transform: makes the augmented clips.
         num_copies: A, augmented copies of the same decoded frames (repeated augmentation, arXiv 1901.09335).
         seed: of all draws.
-        class_names: see ``VideoDataset``.
     """
 
     def __init__(
         self,
-        records: Sequence[Record],
-        sampler: FrameSampler,
-        open_reader: Callable[[Record], FrameReader],
-        transform: Callable[[np.ndarray, np.random.Generator], tuple[torch.Tensor, Remainder]],
+        source: VideoSource,
+        sampler: SparseSampler | DenseSampler,
+        transform: TrainTransform,
         num_copies: int = 1,
         seed: int = 0,
-        class_names: list[str] | None = None,
     ) -> None:
-        super().__init__(records, sampler, open_reader, class_names)
+        super().__init__(source, sampler)
         self.transform = transform
         self.num_copies = num_copies
         self.seed = seed
@@ -135,25 +132,19 @@ class TrainVideos(VideoDataset):
     def __len__(self) -> int:
         return self.num_videos
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample | BadVideo:
-        epoch, video_index = key
-        rng = self.generator(epoch, video_index)
-        frames = self._decode(video_index, lambda num_frames: self.sampler.train(num_frames, rng))
+    def generator(self, epoch: int, video_index: int, copy: int = 0) -> np.random.Generator:
+        """Return the source of all draws of an item."""
+        return np.random.default_rng([self.seed, epoch, video_index, *([copy] if copy else [])])
+
+    def __getitem__(self, key: tuple[int, ...]) -> Sample | BadVideo:
+        epoch, video_index, copy = (*key, 0)[:3]
+        rng = self.generator(epoch, video_index, copy)
+        frames = self.decode(video_index, lambda num_frames: self.sampler.train(num_frames, rng))
         if isinstance(frames, BadVideo):
             return frames
-        return self.augment(frames, video_index, rng)
-
-    def generator(self, epoch: int, video_index: int) -> np.random.Generator:
-        """Return the source of all draws of an item."""
-        return np.random.default_rng([self.seed, epoch, video_index])
-
-    def augment(self, frames: np.ndarray, video_index: int, rng: np.random.Generator) -> Sample:
-        """Make the augmented copies of a decoded video, frames of shape (T, H, W, 3)."""
-        clips, remainders = zip(*[self.transform(frames, rng) for _ in range(self.num_copies)], strict=True)
-        if len({clip.shape for clip in clips}) == 1:
-            clips = torch.stack(clips)
-        views = tuple(range(self.num_copies))
-        return Sample(clips, self.records[video_index].label, video_index, views, remainders)
+        clips = self.transform(frames, rng, self.num_copies)  # (A, 3, T, S, S)
+        views = tuple(range(copy * self.num_copies, (copy + 1) * self.num_copies))
+        return Sample(clips, self.records[video_index].label, video_index, views)
 
 
 class EvalVideos(VideoDataset):
@@ -162,40 +153,28 @@ class EvalVideos(VideoDataset):
     View ``clip * num_crops + crop`` of a video is crop ``crop`` of temporal clip ``clip``.
 
     Args:
-        records: see ``VideoDataset``.
+        source: see ``VideoDataset``.
         sampler: see ``VideoDataset``.
-        open_reader: see ``VideoDataset``.
-        transform: (T, H, W, 3) uint8 -> (num_crops, 3, T, S, S) uint8.
+        transform: cuts the crops of a clip.
         num_clips: temporal clips of a video.
-        num_crops: spatial crops of a clip.
-        class_names: see ``VideoDataset``.
     """
 
     def __init__(
-        self,
-        records: Sequence[Record],
-        sampler: FrameSampler,
-        open_reader: Callable[[Record], FrameReader],
-        transform: Callable[[np.ndarray], torch.Tensor],
-        num_clips: int = 1,
-        num_crops: int = 1,
-        class_names: list[str] | None = None,
+        self, source: VideoSource, sampler: SparseSampler | DenseSampler, transform: TestTransform, num_clips: int = 1
     ) -> None:
-        super().__init__(records, sampler, open_reader, class_names)
+        super().__init__(source, sampler)
         self.transform = transform
         self.num_clips = num_clips
-        self.num_crops = num_crops
-        self.num_views = num_clips * num_crops
+        self.num_views = num_clips * transform.num_crops
 
     def __len__(self) -> int:
         return self.num_videos * self.num_clips
 
     def __getitem__(self, index: int) -> Sample | BadVideo:
         video_index, clip = divmod(index, self.num_clips)
-        frames = self._decode(video_index, lambda num_frames: self.sampler.test(num_frames, clip, self.num_clips))
+        frames = self.decode(video_index, lambda num_frames: self.sampler.test(num_frames, clip, self.num_clips))
         if isinstance(frames, BadVideo):
             return frames
-        clips = self.transform(frames)  # (num_crops, 3, T, S, S)
-        views = tuple(range(clip * self.num_crops, (clip + 1) * self.num_crops))
-        assert len(clips) == self.num_crops
+        clips = self.transform(frames)  # (A, 3, T, S, S)
+        views = tuple(range(clip * len(clips), (clip + 1) * len(clips)))
         return Sample(clips, self.records[video_index].label, video_index, views)

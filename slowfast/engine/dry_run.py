@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import DataLoader
 
-from slowfast.datasets.augment.finish import Finish, build_finish
+from slowfast.datasets.augment.on_device import Normalize, build_normalize
 from slowfast.datasets.build import build_dataset
 from slowfast.datasets.loader import construct_loader
 from slowfast.engine.checkpoint import checkpoint_to_test, list_checkpoints
@@ -21,6 +21,7 @@ from slowfast.engine.setup import build_setup, check_train_settings, describe, e
 from slowfast.engine.test import check_test_settings, describe_views, load_tested
 from slowfast.models import build_model
 from slowfast.utils.distributed import Process
+from slowfast.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -46,21 +47,19 @@ def dry_run(cfg, process: Process, tasks: tuple[str, ...], command: str) -> None
     if "test" in tasks:
         _dry_test(cfg, process, missing, None if "train" in tasks else command)
     if missing:
-        raise ValueError(f"dry run: what is here was checked, but something is missing:{_listed(missing, cfg)}")
+        raise ValueError(f"dry run: what is here was checked, but something is missing:{_listed(missing)}")
 
 
-def _listed(missing: list[str], cfg) -> str:
-    """Return a line per problem; training and test may have the same, and two lists the same hint."""
-    first, *others = dict.fromkeys(missing)
-    others = [problem.removesuffix(f" {cfg.DATA.MISSING_HINT}") for problem in others]
-    return "".join(f"\n- {problem}" for problem in (first, *others))
+def _listed(missing: list[str]) -> str:
+    """Return a line per problem; training and test may have the same."""
+    return "".join(f"\n- {problem}" for problem in dict.fromkeys(missing))
 
 
 @contextlib.contextmanager
 def _noted(missing: list[str], *kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
-    except (FileNotFoundError, *kinds) as error:
+    except (FileNotFoundError, UserError, *kinds) as error:
         missing.append(str(error))
 
 
@@ -83,7 +82,7 @@ def _dry_train(cfg, process: Process, missing: list[str]) -> None:
         return
     nothing = Recorder(cfg.OUTPUT_DIR, enabled=False, tensorboard=False)
     setup = build_setup(cfg, process, nothing, is_resumed=bool(checkpoints))
-    _read_some(setup.train_loader, setup.training.finish, process, "training")
+    _read_some(setup.train_loader, build_normalize(cfg), process, "training")
     logger.info(
         "dry run: %s", f"training would go on from {checkpoints[0]}" if checkpoints else "training would start anew"
     )
@@ -113,7 +112,7 @@ def _dry_test(cfg, process: Process, missing: list[str], command: str | None) ->
         if missing:
             return
         logger.info("test: the model has the weights of %s", path)
-        _read_some(loader, build_finish(cfg, "test"), process, "test")
+        _read_some(loader, build_normalize(cfg), process, "test")
         logger.info("dry run: the test would write its results to %s", cfg.OUTPUT_DIR)
 
 
@@ -124,8 +123,8 @@ def _find_tested(cfg, command: str) -> str:
         raise FileNotFoundError(f"{error} ({command} trains)") from error
 
 
-def _read_some(loader: DataLoader, finish: Finish, process: Process, what: str) -> None:
-    """Read the first items of a loader and finish them for the model."""
+def _read_some(loader: DataLoader, normalize: Normalize, process: Process, what: str) -> None:
+    """Read the first items of a loader and normalise them for the model."""
     started = time.perf_counter()
     items = [loader.dataset[key] for key in itertools.islice(loader.sampler, NUM_ITEMS)]
     batch = loader.collate_fn(items)
@@ -133,7 +132,7 @@ def _read_some(loader: DataLoader, finish: Finish, process: Process, what: str) 
         logger.warning("not decodable: %s: %s", bad.path, bad.reason)
     if not len(batch.clips):
         raise ValueError(f"none of the first {len(items)} {what} items can be decoded, see above")
-    clips = finish(batch.to(process.device).clips, batch.remainders)
+    clips = normalize(batch.to(process.device).clips)
     logger.info(
         "first %d %s items: clips %s, %s, mean %.2f, standard deviation %.2f, labels %d to %d, read in %.1f s",
         len(items), what, tuple(clips.shape), str(clips.dtype).removeprefix("torch."), clips.mean(), clips.std(),

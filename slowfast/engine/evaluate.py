@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from slowfast.datasets.augment.finish import Finish
+from slowfast.datasets.augment.on_device import Normalize
 from slowfast.datasets.loader import Batch, explained
 from slowfast.engine.precision import autocast
 from slowfast.utils.distributed import Process, gather_to_all, gather_to_main
@@ -41,7 +41,7 @@ class ViewScores:
 def score_views(
     model: nn.Module,
     loader: DataLoader,
-    finish: Finish,
+    normalize: Normalize,
     process: Process,
     precision: str,
     on_bad_video: str,
@@ -56,7 +56,7 @@ def score_views(
     Args:
         model: returns logits (B, K) of clips (B, 3, T, H, W).
         loader: this process's share of the views.
-        finish: turns the bytes of its batches into clips.
+        normalize: turns the bytes of its batches into clips.
         process: this process.
         precision: fp32, bf16 or fp16.
         on_bad_video: error | count_wrong.
@@ -79,7 +79,7 @@ def score_views(
             break
         if len(batch.clips) == 0:
             continue
-        clips = finish(batch.to(process.device, non_blocking=True).clips)
+        clips = normalize(batch.to(process.device, non_blocking=True).clips)
         with autocast(precision, process.device):
             scores = model(clips)
         videos.append(batch.video_index.numpy())

@@ -13,8 +13,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from slowfast.datasets.augment.finish import Finish, build_finish
-from slowfast.datasets.augment.mixup import build_mixup
+from slowfast.datasets.augment.on_device import Normalize, build_normalize, build_train_batch_transform
 from slowfast.datasets.loader import construct_loader
 from slowfast.engine.chain import starting_weights
 from slowfast.engine.memory import MIB, MemoryEstimate, choose_micro_batch, estimate_memory
@@ -40,7 +39,7 @@ class Setup:
     model: nn.Module
     train_loader: DataLoader
     val_loader: DataLoader
-    val_finish: Finish
+    val_normalize: Normalize
     val_precision: str
 
 
@@ -94,8 +93,7 @@ def build_setup(cfg, process: Process, recorder: Recorder, is_resumed: bool) -> 
         optimizer=optimizer,
         scaler=torch.amp.GradScaler(process.device.type, enabled=precision == "fp16"),
         schedule=_schedule(cfg),
-        finish=build_finish(cfg, "train"),
-        mixup=build_mixup(cfg),
+        transform=build_train_batch_transform(cfg),
         process=process,
         recorder=recorder,
         precision=precision,
@@ -108,7 +106,7 @@ def build_setup(cfg, process: Process, recorder: Recorder, is_resumed: bool) -> 
         on_nonfinite=cfg.TRAIN.ON_NONFINITE,
         observer=build_observer(cfg, recorder, process.is_main, train_loader.dataset.class_names),
     )
-    return Setup(training, model, train_loader, val_loader, build_finish(cfg, "val"), val_precision)
+    return Setup(training, model, train_loader, val_loader, build_normalize(cfg), val_precision)
 
 
 def check_train_settings(cfg, process: Process) -> None:

@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from slowfast.datasets.augment.finish import Finish
-from slowfast.datasets.augment.mixup import Mixup, merged_accuracy_target
+from slowfast.datasets.augment.mixup import merged_accuracy_target
+from slowfast.datasets.augment.on_device import TrainBatchTransform
 from slowfast.datasets.loader import Batch
 from slowfast.engine.observe import Observer
 from slowfast.engine.precision import autocast
@@ -29,7 +29,7 @@ ON_NONFINITE = ("stop", "skip")
 class Training:
     """What an epoch of training works with.
 
-    ``schedule`` maps progress in epochs to the learning rate; ``finish`` turns the bytes of a batch into clips;
+    ``schedule`` maps progress in epochs to the learning rate; ``transform`` turns the bytes of a batch into clips;
     ``clips_per_step`` is the nominal number of clips this process sees in a step, ``micro_batch_size`` how many of
     them it computes at a time (0: all); ``seed`` is that of all random streams; ``ema`` averages the weights;
     ``on_nonfinite`` is one of ``ON_NONFINITE``.
@@ -39,8 +39,7 @@ class Training:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     schedule: Callable[[float], float]
-    finish: Finish
-    mixup: Mixup
+    transform: TrainBatchTransform
     process: Process
     recorder: Recorder
     precision: str
@@ -77,17 +76,16 @@ def train_step(training: Training, batch: Batch, mixup_rng: np.random.Generator)
     """Take one optimisation step; a step whose loss or gradient is not finite changes nothing."""
     process, model = training.process, training.model
     batch = batch.to(process.device, non_blocking=True)
-    clips, labels = training.finish(batch.clips, batch.remainders), batch.labels
-    is_empty = len(clips) == 0
+    is_empty = len(batch.clips) == 0
     if is_empty and process.world_size == 1:
         return StepResult(0.0, 0.0, 0.0)
+    clips, targets = training.transform(batch.clips, batch.labels, mixup_rng)
     if is_empty:
         # Every video of this process was bad. It still takes part in the exchange of gradients, with zeros, and in
         # evaluation mode, so that the zero clips leave no trace in the statistics of batch norms.
-        clips, labels = clips.new_zeros((2, *clips.shape[1:])), labels.new_zeros(2)
+        clips, targets = clips.new_zeros((2, *clips.shape[1:])), targets.new_zeros((2, targets.shape[1]))
         model.eval()
     buffers = [buffer.clone() for buffer in model.buffers()] if training.on_nonfinite == "skip" else []
-    clips, targets = training.mixup(clips, labels, mixup_rng)
     if training.observer is not None and not is_empty:
         training.observer.see_batch(clips, targets)
     training.optimizer.zero_grad(set_to_none=True)

@@ -8,7 +8,7 @@ import os
 import numpy as np
 from torch import nn
 
-from slowfast.datasets.augment.finish import build_finish
+from slowfast.datasets.augment.on_device import build_normalize
 from slowfast.datasets.build import build_dataset
 from slowfast.datasets.loader import construct_loader
 from slowfast.datasets.manifest import Record
@@ -51,8 +51,7 @@ def test(cfg, process: Process, recorder: Recorder) -> dict | None:
         loader.dataset.num_views, loader.dataset.records[0].origin.rpartition(":")[0],
     )  # fmt: skip
 
-    finish = build_finish(cfg, "test")
-    views = score_views(model, loader, finish, process, precision, cfg.TEST.ON_BAD_VIDEO, "test")
+    views = score_views(model, loader, build_normalize(cfg), process, precision, cfg.TEST.ON_BAD_VIDEO, "test")
     if views is None:
         return None
     view_protocol = describe_views(cfg)

@@ -117,7 +117,7 @@ def validate(setup: Setup, recorder: Recorder, epoch: int) -> float:
 def _validate(model: nn.Module, name: str, setup: Setup, recorder: Recorder, epoch: int) -> float | None:
     process, loader = setup.training.process, setup.val_loader
     _share_buffers(model)
-    scores = score_views(model, loader, setup.val_finish, process, setup.val_precision, "count_wrong", "validation")
+    scores = score_views(model, loader, setup.val_normalize, process, setup.val_precision, "count_wrong", "validation")
     if scores is None:
         return None
     accuracy = accuracy_summary(ensemble(scores.logits, "sum_logits"), scores.labels)

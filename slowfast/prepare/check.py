@@ -17,8 +17,7 @@ from torch.utils.data import Dataset
 from slowfast.config.parser import CfgNode
 from slowfast.datasets.build import SPLITS, build_dataset
 from slowfast.datasets.decoder import DecodeError
-from slowfast.datasets.exclusion import BAD_ITEMS_HEADER, exclude_records, read_exclusion
-from slowfast.datasets.manifest import Record
+from slowfast.datasets.manifest import BAD_ITEMS_HEADER, Record, exclude_records, read_exclusion
 from slowfast.datasets.video_list import path_prefix
 from slowfast.prepare import kinetics400
 from slowfast.prepare.processes import map_isolated

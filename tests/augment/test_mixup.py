@@ -4,6 +4,7 @@ import torch
 
 from slowfast.config.defaults import get_cfg
 from slowfast.datasets.augment.mixup import Mixup, build_mixup, draw_cutmix_box, merged_accuracy_target, smooth_one_hot
+from slowfast.utils.errors import UserError
 
 K = 7
 NEEDS_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -150,27 +151,10 @@ def test_mixing_off_still_gives_smoothed_targets(keys):
 def test_both_alphas_zero_is_an_error_only_where_mixing_is_on():
     cfg = get_cfg()
     cfg.merge_from_list(["MIXUP.ALPHA", 0.0, "MIXUP.CUTMIX_ALPHA", 0.0])
-    with pytest.raises(ValueError, match=r"MIXUP\.ALPHA and MIXUP\.CUTMIX_ALPHA.*MIXUP\.ENABLE"):
+    with pytest.raises(UserError, match=r"MIXUP\.ALPHA and MIXUP\.CUTMIX_ALPHA.*MIXUP\.ENABLE"):
         build_mixup(cfg)
     cfg.MIXUP.ENABLE = False
     build_mixup(cfg)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("ALPHA", -1.0),
-        ("CUTMIX_ALPHA", float("nan")),
-        ("PROB", 1.1),
-        ("SWITCH_PROB", -0.1),
-        ("LABEL_SMOOTH_VALUE", 1.0),
-    ],
-)
-def test_build_mixup_names_the_wrong_key(key, value):
-    cfg = get_cfg()
-    cfg.merge_from_list([f"MIXUP.{key}", value])
-    with pytest.raises(ValueError, match=rf"MIXUP\.{key} is {value}; allowed"):
-        build_mixup(cfg)
 
 
 def test_merged_accuracy_accepts_either_class_of_a_mixed_clip():

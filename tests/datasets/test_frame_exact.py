@@ -16,7 +16,7 @@ from numbered_video import ON, numbered_frame, read_numbers, write_video
 from video_backends import BACKENDS, OTHERS
 
 from slowfast.datasets.decoder import DecodeError, open_video
-from slowfast.datasets.sampling import dense_test
+from slowfast.datasets.sampling import DenseSampler
 
 NUM_FRAMES = 40
 SIZE = (48, 64)
@@ -247,7 +247,7 @@ def color_error(frames, true):
 def test_a_late_clip_is_not_decoded_from_the_start(tmp_path, name):
     options = {"codec": "libvpx-vp9"} if name.endswith("webm") else OPEN_GROUPS if "open" in name else {}
     path = write_video(tmp_path / name, 300, key_every=50, size=SIZE, **options)
-    clip = dense_test(300, 16, 4, 3, 4)  # frames 234 to 297
+    clip = DenseSampler(16, 4).test(300, 3, 4)  # frames 234 to 297
     with open_video(path) as video:
         assert video.num_decoded < 20  # those that tell the size
         before = video.num_decoded

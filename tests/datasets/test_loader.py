@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import signal
@@ -12,15 +13,16 @@ import torch
 from numbered_video import write_folder, write_video
 
 from slowfast.config.defaults import get_cfg
-from slowfast.datasets.augment.finish import Finish, PackedClips
-from slowfast.datasets.build import build_dataset
-from slowfast.datasets.loader import Batch, collate, construct_loader
+from slowfast.datasets.build import DATASET_REGISTRY, build_dataset
+from slowfast.datasets.decoder import DecodeError, FrameReader
+from slowfast.datasets.loader import Batch, collate, construct_loader, explained
+from slowfast.datasets.manifest import Record
 from slowfast.datasets.video_dataset import BadVideo, Sample
+from slowfast.utils.errors import UserError
 
 NUM_VIDEOS = 7
 BAD = 4  # this video is damaged
 SIDE = 32
-FINISH = Finish(SIDE, (0.45,) * 3, (0.225,) * 3)
 
 
 @pytest.fixture(scope="module")
@@ -59,23 +61,19 @@ def batches_of(cfg, split, epoch=0, **kwargs):
     return list(loader)
 
 
-def finished(batch):
-    return FINISH(batch.clips, batch.remainders)
-
-
 def assert_equal(first: list[Batch], second: list[Batch]):
     assert len(first) == len(second)
     for a, b in zip(first, second, strict=True):
         for name in ("labels", "video_index", "view"):
             assert torch.equal(getattr(a, name), getattr(b, name))
-        assert torch.equal(finished(a), finished(b))
+        assert torch.equal(a.clips, b.clips)
         assert a.bad == b.bad
 
 
 def test_training_batch(cfg):
     (batch,) = batches_of(cfg, "train")
     assert batch.clips.shape == (2 * (NUM_VIDEOS - 1), 3, 4, SIDE, SIDE)
-    assert batch.clips.dtype == torch.uint8 and len(batch.remainders) == len(batch.clips)
+    assert batch.clips.dtype == torch.uint8 and batch.clips.stride(1) == 1  # channels last
     videos = batch.video_index[::2]
     assert sorted(videos.tolist()) == [index for index in range(NUM_VIDEOS) if index != BAD]
     assert torch.equal(batch.video_index, videos.repeat_interleave(2))  # v0a, v0b, v1a, v1b, ...
@@ -97,39 +95,28 @@ def test_a_batch_of_bad_videos_is_empty(cfg):
     cfg.TEST.BATCH_SIZE = 1
     batch = batches_of(cfg, "val")[BAD].to("cpu")
     assert batch.clips.shape == (0, 3, 4, SIDE, SIDE) and batch.clips.dtype == torch.uint8
-    assert finished(batch).shape == batch.clips.shape
     assert batch.labels.shape == batch.video_index.shape == batch.view.shape == (0,)
     assert batch.labels.dtype == batch.video_index.dtype == torch.int64
     assert len(batch.bad) == 1
 
 
-@pytest.mark.parametrize(("split", "device"), [("train", "cpu"), ("train", "device"), ("test", "cpu")])
-def test_batches_do_not_depend_on_the_workers(cfg, split, device):
-    cfg.DATA.AUGMENT_DEVICE = device
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_batches_do_not_depend_on_the_workers(cfg, split):
     in_process = batches_of(cfg, split, epoch=2)
     cfg.DATA_LOADER.NUM_WORKERS = 2
-    assert_equal(in_process, batches_of(cfg, split, epoch=2))
-
-
-def test_crops_for_the_device_are_packed_in_their_own_sizes(cfg):
-    (here,) = batches_of(cfg, "train")
-    cfg.DATA.AUGMENT_DEVICE = "device"
-    (there,) = batches_of(cfg, "train")
-    assert isinstance(there.clips, PackedClips) and there.clips.data.dtype == torch.uint8
-    assert len({shape[2:] for shape in there.clips.shapes}) > 1
-    assert len(there.clips) == len(there.labels) == len(there.to("cpu").clips)
-    clips = [finished(batch) for batch in (here, there)]
-    torch.testing.assert_close(*clips, rtol=0, atol=0.5 / (255 * 0.225) + 2e-5)  # the rounding to bytes
+    by_workers = batches_of(cfg, split, epoch=2)
+    assert_equal(in_process, by_workers)
+    assert by_workers[0].clips.stride() == in_process[0].clips.stride()
 
 
 def test_training_samples_do_not_depend_on_the_processes(cfg):
-    cfg.TRAIN.BATCH_SIZE, cfg.AUG.RE_PROB = 6, 1.0
+    cfg.TRAIN.BATCH_SIZE = 6
     (whole,) = batches_of(cfg, "train", epoch=1)
     halves = [batches_of(cfg, "train", epoch=1, rank=rank, world_size=2)[0] for rank in range(2)]
-    clip_of = {(v, w): clip for v, w, clip in zip(whole.video_index.tolist(), whole.view.tolist(), finished(whole))}
+    clip_of = {(v, w): clip for v, w, clip in zip(whole.video_index.tolist(), whole.view.tolist(), whole.clips)}
     assert sum(len(half.clips) for half in halves) == len(clip_of)
     for half in halves:
-        for v, w, clip in zip(half.video_index.tolist(), half.view.tolist(), finished(half)):
+        for v, w, clip in zip(half.video_index.tolist(), half.view.tolist(), half.clips):
             assert torch.equal(clip, clip_of[v, w])
 
 
@@ -139,6 +126,8 @@ def test_epochs_draw_anew_and_seeds_differ(cfg):
     other_seed = build_dataset(cfg, "train")
     clips = dataset[0, 3].clips
     assert torch.equal(clips, dataset[0, 3].clips)
+    assert torch.equal(clips, dataset[0, 3, 0].clips) and dataset[0, 3, 1].views == (2, 3)
+    assert not torch.equal(clips, dataset[0, 3, 1].clips)  # the second time in a row (AUG.SAMPLER_REPEATS)
     assert not torch.equal(clips, dataset[1, 3].clips)
     assert not torch.equal(clips, other_seed[0, 3].clips)
 
@@ -184,21 +173,6 @@ def test_validation_is_the_central_crop_of_the_central_clip(cfg):
     assert torch.equal(val[2].clips[0], test[2].clips[1])
 
 
-def test_the_backend_does_not_matter(cfg):
-    cfg.DATA.DECODING_BACKEND = "pyav"
-    by_pyav = batches_of(cfg, "test")
-    cfg.DATA.DECODING_BACKEND = "auto"
-    for first, second in zip(by_pyav, batches_of(cfg, "test"), strict=True):
-        # In units of the normalised input, 1 grey level is 0.0174.
-        torch.testing.assert_close(finished(first), finished(second), rtol=0, atol=0.04)
-        assert torch.equal(first.video_index, second.video_index)
-
-
-def test_datasets_travel_to_workers_that_are_not_forked(cfg):
-    dataset = build_dataset(cfg, "train")
-    assert torch.equal(pickle.loads(pickle.dumps(dataset))[0, 1].clips, dataset[0, 1].clips)
-
-
 def test_folders_of_images(cfg):
     cfg.DATA.SOURCE = "frames"
     cfg.DATA.PATH_TO_DATA_DIR += "/frames"
@@ -237,24 +211,30 @@ def test_class_names_beside_the_lists_and_a_list_for_test(cfg, tmp_path, data_di
     [
         ("DATA.PATH_TO_DATA_DIR", "", ["folder"]),
         ("DATA.DATASET", "Kinetics", ["'Kinetics'", "VideoList"]),
-        ("DATA.SOURCE", "images", ["'images'", "video", "frames"]),
-        ("DATA.PATH_LABEL_SEPARATOR", ";", ["';'", "auto"]),
-        ("DATA.DECODING_BACKEND", "opencv", ["'opencv'", "pyav", "decord"]),
-        ("DATA.FRAME_SAMPLING", "random", ["'random'", "sparse", "dense"]),
         ("DATA.LABEL_PATH_TEMPLATE", "list.csv", ["list.csv", "{}"]),
-        ("DATA.NUM_FRAMES", 0, ["0", "at least 1"]),
-        ("AUG.NUM_SAMPLE", 0, ["0", "at least 1"]),
         ("TRAIN.BATCH_SIZE", 8, ["8", "7"]),
-        ("DATA_LOADER.NUM_WORKERS", -1, ["-1", "at least 0"]),
-        ("TEST.BATCH_SIZE", 0, ["0", "at least 1"]),
+        ("DATA.EXCLUDE_FILE", "none.csv", ["none.csv"]),
     ],
 )
 def test_wrong_values_name_the_key(cfg, key, value, words):
     cfg.merge_from_list([key, value])
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         construct_loader(cfg, "train")
     for word in [key, *words]:
         assert word in str(error.value)
+
+
+def test_excluded_videos_are_left_out_and_counted(cfg, data_dir, tmp_path, caplog):
+    cfg.DATA.EXCLUDE_FILE = str(tmp_path / "bad.txt")
+    (tmp_path / "bad.txt").write_text(f"{BAD}.mp4\nnowhere.mp4\n")
+    with caplog.at_level("INFO"):
+        dataset = build_dataset(cfg, "train")
+    assert dataset.num_videos == len(dataset.labels) == NUM_VIDEOS - 1
+    assert f"leaves out 1 of {NUM_VIDEOS} train videos" in caplog.text
+    assert "1 of its 2 paths match no video of any list, such as 'nowhere.mp4'" in caplog.text
+    (tmp_path / "bad.txt").write_text("".join(f"{index}.mp4\n" for index in range(NUM_VIDEOS)))
+    with pytest.raises(UserError, match=r"names all 7 videos of train"):
+        build_dataset(cfg, "train")
 
 
 def test_wrong_image_template(cfg):
@@ -262,7 +242,7 @@ def test_wrong_image_template(cfg):
     cfg.DATA.LABEL_PATH_TEMPLATE = "frames/{}.txt"
     for template in ("frame.jpg", "{:05d}_{:02d}.jpg", "{name}.jpg"):
         cfg.DATA.IMAGE_TEMPLATE = template
-        with pytest.raises(ValueError, match=r"DATA\.IMAGE_TEMPLATE"):
+        with pytest.raises(UserError, match=r"DATA\.IMAGE_TEMPLATE"):
             build_dataset(cfg, "val")
 
 
@@ -278,17 +258,69 @@ def test_collate_keeps_the_order_of_items():
     assert batch.bad == [BadVideo(6, "a", "b")]
 
 
-class KilledReader:
-    def __call__(self, record):
-        os.kill(os.getpid(), signal.SIGKILL)
+class Counting:
+    """A data set of one's own: three videos of four frames, one of which is damaged."""
+
+    class Frames(FrameReader):
+        path, num_frames = "counting", 4
+
+        def _decode(self, needed):
+            return {index: np.full((40, 50, 3), index, np.uint8) for index in needed}
+
+    def __init__(self):
+        self.records = [Record(f"{index}", index % 2, None, f"counting:{index}") for index in range(3)]
+        self.class_names = ["even", "odd"]
+
+    @classmethod
+    def from_config(cls, cfg, split):
+        return cls()
+
+    def open(self, record):
+        if record.path == "1":
+            raise DecodeError(record.path, "damaged")
+        return self.Frames()
 
 
-def test_a_worker_that_dies_is_an_error(cfg):
+@pytest.fixture
+def images(tmp_path):
+    for split, name in itertools.product(("train", "val"), "abc"):
+        write_folder(tmp_path / split / name, 2)
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name, _ in DATASET_REGISTRY] + ["Counting"])
+def test_every_data_set_keeps_the_contract(cfg, name, images, monkeypatch):
+    cfg.DATA.DATASET, cfg.TRAIN.BATCH_SIZE, cfg.TEST.NUM_SPATIAL_CROPS = name, 3, 3
+    if name == "ImageFolder":
+        cfg.DATA.NUM_FRAMES, cfg.DATA.PATH_TO_DATA_DIR = 1, images
+    if name == "Counting":
+        monkeypatch.setitem(DATASET_REGISTRY._obj_map, name, Counting)
+    for split in ("train", "val", "test"):
+        dataset = pickle.loads(pickle.dumps(build_dataset(cfg, split)))  # as for workers that are not forked
+        assert len(dataset.records) == dataset.num_videos == len(dataset.labels)
+        assert dataset.labels.tolist() == [record.label for record in dataset.records]
+        with dataset.open(dataset.records[0]) as reader:
+            assert reader.read([reader.num_frames - 1]).shape[3] == 3
+        num_bad = {"VideoList": 1, "Counting": 1}.get(name, 0)
+        views = [0] * dataset.num_videos
+        for batch in batches_of(cfg, split):
+            assert batch.clips.shape[1:] == (3, cfg.DATA.NUM_FRAMES, SIDE, SIDE)
+            assert batch.labels.tolist() == dataset.labels[batch.video_index].tolist()
+            for video in batch.video_index.tolist():
+                views[video] += 1
+        if split != "train":
+            assert sorted(views) == [0] * num_bad + [dataset.num_views] * (dataset.num_videos - num_bad)
+
+
+def test_a_worker_that_dies_is_an_error_that_says_what_to_do(cfg, monkeypatch):
     cfg.DATA_LOADER.NUM_WORKERS = 1
     loader = construct_loader(cfg, "val")
-    loader.dataset.open_reader = KilledReader()
-    with pytest.raises(RuntimeError, match="worker"):
+    monkeypatch.setattr(loader.dataset, "open", lambda record: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(RuntimeError, match="worker") as error:
         next(iter(loader))
+    assert "use fewer DATA_LOADER.NUM_WORKERS" in str(explained(error.value))
+    other = RuntimeError("size mismatch")
+    assert explained(other) is other
 
 
 @pytest.mark.gpu

@@ -4,20 +4,20 @@ import logging
 
 import pytest
 
-from slowfast.datasets.manifest import read_class_names, read_manifest
+from slowfast.datasets.manifest import Record, exclude_records, read_class_names, read_exclusion, read_manifest
+from slowfast.utils.errors import UserError
 
 
-def read(tmp_path, text, source="video", separator="auto", num_classes=10, encoding="utf-8"):
+def read(tmp_path, text, source="video", num_classes=10, encoding="utf-8"):
     path = tmp_path / "train.csv"
     path.write_bytes(text.encode(encoding))
-    return read_manifest(str(path), "/videos", source, separator, num_classes)
+    return read_manifest(str(path), "/videos", source, num_classes)
 
 
 @pytest.mark.parametrize("separator", [",", "\t", " "])
-@pytest.mark.parametrize("asked", ["auto", "given"])
-def test_each_separator_is_read(tmp_path, separator, asked):
+def test_each_separator_is_read(tmp_path, separator):
     text = f"a.mp4{separator}3\n\n  \nsub/b.mp4{separator}0\r\n"
-    records = read(tmp_path, text, separator="auto" if asked == "auto" else separator)
+    records = read(tmp_path, text)
     assert [(r.path, r.label, r.num_frames) for r in records] == [
         ("/videos/a.mp4", 3, None),
         ("/videos/sub/b.mp4", 0, None),
@@ -61,16 +61,21 @@ def test_absolute_paths_byte_order_mark_and_missing_last_newline(tmp_path):
     ],
 )
 def test_a_wrong_line_is_described(tmp_path, text, source, words):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         read(tmp_path, text, source=source)
     for word in ["train.csv", *words]:
         assert word in str(error.value)
 
 
 def test_a_missing_list_names_the_keys(tmp_path):
-    with pytest.raises(FileNotFoundError) as error:
-        read_manifest(str(tmp_path / "train.csv"), "", "video", "auto", 10)
-    for word in [str(tmp_path / "train.csv"), "DATA.PATH_TO_DATA_DIR", "DATA.LABEL_PATH_TEMPLATE"]:
+    with pytest.raises(UserError) as error:
+        read_manifest(str(tmp_path / "train.csv"), "", "video", 10)
+    for word in [
+        str(tmp_path / "train.csv"),
+        "DATA.PATH_TO_DATA_DIR",
+        "DATA.LABEL_PATH_TEMPLATE",
+        "tools/prepare_data.py",
+    ]:
         assert word in str(error.value)
 
 
@@ -94,5 +99,16 @@ def test_class_names(tmp_path):
     path.write_text("a\nb\na\n")
     with pytest.raises(ValueError, match=r"classes\.txt:3.*line 1"):
         read_class_names(str(path), 3)
-    with pytest.raises(FileNotFoundError, match="CLASS_NAMES_FILE"):
+    with pytest.raises(UserError, match="CLASS_NAMES_FILE"):
         read_class_names(str(tmp_path / "none.txt"), 3)
+
+
+def test_exclusion(tmp_path):
+    records = [Record(f"/videos/{name}.mp4", 0, None, "") for name in "abcd"]
+    (tmp_path / "bad_items.csv").write_text('path,split,reason\n/videos/a.mp4,train,"broken, twice"\nc.mp4,val,x\n')
+    (tmp_path / "plain.txt").write_text("/videos/a.mp4\n\n c.mp4 \nz,1.mp4\n")
+    for name, unmatched in (("bad_items.csv", []), ("plain.txt", ["z,1.mp4"])):
+        paths = read_exclusion(str(tmp_path / name))
+        assert exclude_records(records, paths, "/videos") == (records[1::2], unmatched)
+    with pytest.raises(UserError, match=r"none\.csv \(DATA\.EXCLUDE_FILE\) does not exist"):
+        read_exclusion(str(tmp_path / "none.csv"))

@@ -1,67 +1,86 @@
+"""The order of training items and the shares of evaluation, whatever the number of processes."""
+
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
 
-from slowfast.datasets.samplers import EvalSampler, TrainSampler
+from slowfast.datasets.loader import EvalSampler, TrainSampler
 
 WORLD_SIZES = [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("world_size", [*WORLD_SIZES, 7])
-@pytest.mark.parametrize("num_items", [0, 1, 2, 3, 10, 11, 12, 101])
-def test_evaluation_shares_hold_every_item_once(num_items, world_size):
-    samplers = [EvalSampler(num_items, rank, world_size) for rank in range(world_size)]
-    shares = [list(sampler) for sampler in samplers]
-    assert list(itertools.chain(*shares)) == list(range(num_items))
-    assert [len(sampler) for sampler in samplers] == [len(share) for share in shares]
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+def test_evaluation_shares_hold_every_item_once(world_size):
+    for num_items in (0, 1, 2, 3, 10, 11, 12, 101):
+        samplers = [EvalSampler(num_items, rank, world_size) for rank in range(world_size)]
+        shares = [list(sampler) for sampler in samplers]
+        assert list(itertools.chain(*shares)) == list(range(num_items))
+        assert [len(sampler) for sampler in samplers] == [len(share) for share in shares]
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def steps_of(num_videos, global_batch, world_size, epoch, seed=5):
-    """Return the sorted keys of every step over all processes, and the steps as each process sees them."""
-    per_process = []
-    for rank in range(world_size):
-        sampler = TrainSampler(num_videos, global_batch, rank, world_size, seed)
-        sampler.set_epoch(epoch)
-        keys = list(sampler)
-        assert len(keys) == len(sampler)
-        local = global_batch // world_size
-        per_process.append([keys[i : i + local] for i in range(0, len(keys), local)])
+def keys_of(num_videos, global_batch, rank, world_size, epoch, seed=5, first_step=0, **settings):
+    sampler = TrainSampler(num_videos, global_batch, rank, world_size, seed, **settings)
+    sampler.set_epoch(epoch, first_step)
+    keys = list(sampler)
+    assert first_step or len(keys) == len(sampler)
+    return keys
+
+
+def steps_of(num_videos, global_batch, world_size, epoch, **settings):
+    """The sorted keys of every step over all processes."""
+    local, shares = global_batch // world_size, range(world_size)
+    keys = [keys_of(num_videos, global_batch, rank, world_size, epoch, **settings) for rank in shares]
+    per_process = [[share[i : i + local] for i in range(0, len(share), local)] for share in keys]
     return [sorted(itertools.chain(*step)) for step in zip(*per_process, strict=True)]
 
 
 @pytest.mark.parametrize("world_size", WORLD_SIZES)
-@pytest.mark.parametrize("num_videos", [12, 50, 100])
-def test_the_videos_of_a_step_do_not_depend_on_the_number_of_processes(num_videos, world_size):
-    steps = steps_of(num_videos, 12, world_size, epoch=3)
-    assert steps == steps_of(num_videos, 12, 1, epoch=3)
+@pytest.mark.parametrize("num_videos", [12, 50])
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_the_items_of_a_step_do_not_depend_on_the_number_of_processes(num_videos, world_size, repeats):
+    steps = steps_of(num_videos, 12, world_size, epoch=3, repeats=repeats)
+    assert steps == steps_of(num_videos, 12, 1, epoch=3, repeats=repeats)
     assert len(steps) == num_videos // 12
     keys = list(itertools.chain(*steps))
     assert len(set(keys)) == len(keys) == num_videos // 12 * 12
-    assert {epoch for epoch, _ in keys} == {3}
-    assert all(0 <= video_index < num_videos for _, video_index in keys)
+    assert {epoch for epoch, _, _ in keys} == {3}
+    assert all(0 <= video_index < num_videos for _, video_index, _ in keys)
+
+
+def test_repeated_videos_share_a_step_on_different_processes():
+    steps = steps_of(100, 12, 3, epoch=0, repeats=3)
+    for step in steps:
+        copies = Counter(video_index for _, video_index, _ in step)
+        assert set(copies.values()) == {3}
+    assert len({video_index for step in steps for _, video_index, _ in step}) == 100 // 12 * 12 // 3
+    for rank in range(3):  # of DeiT's sampler: every process takes each third of the repeated order
+        keys = keys_of(100, 12, rank, 3, epoch=0, repeats=3)
+        assert {copy for _, _, copy in keys} == {rank}
+    once = [video_index for _, video_index, _ in keys_of(100, 12, 0, 1, epoch=0)]
+    thrice = [video_index for _, video_index, _ in keys_of(100, 12, 0, 1, epoch=0, repeats=3)]
+    assert thrice == np.repeat(once, 3)[: len(thrice)].tolist()  # cut to the length of an epoch
 
 
 def test_epochs_and_seeds_shuffle_differently_and_repeat_exactly():
     def order(epoch, seed=5):
-        sampler = TrainSampler(100, 4, 0, 1, seed)
-        sampler.set_epoch(epoch)
-        return [video_index for _, video_index in sampler]
+        return [video_index for _, video_index, _ in keys_of(100, 4, 0, 1, epoch, seed)]
 
     orders = [order(0), order(1), order(0, seed=6), list(range(100))]
     for first, second in itertools.combinations(orders, 2):
         assert np.mean(np.array(first) == np.array(second)) < 0.2
     assert order(1) == order(1)
+    # The stream of the order is not that of the draws: default_rng([seed, epoch]) is that of video 0.
+    assert order(0) != np.random.default_rng([5, 0, 0]).permutation(100).tolist()
 
 
-def test_the_order_and_the_sample_draws_are_different_streams():
-    # default_rng([seed, epoch]) equals default_rng([seed, epoch, 0]), the stream of video 0.
-    sampler = TrainSampler(100, 100, 0, 1, seed=5)
-    order = [video_index for _, video_index in sampler]
-    assert order != np.random.default_rng([5, 0, 0]).permutation(100).tolist()
+def test_an_epoch_is_entered_again_at_any_step():
+    whole = keys_of(100, 12, 1, 2, epoch=4)
+    assert keys_of(100, 12, 1, 2, epoch=4, first_step=3) == whole[3 * 6 :]
 
 
 def test_impossible_batches_are_refused():

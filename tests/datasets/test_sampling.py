@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from slowfast.datasets.sampling import DenseSampler, SparseSampler, dense_test, dense_train, sparse_test, sparse_train
+from slowfast.datasets.sampling import DenseSampler, SparseSampler
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from slowfast.datasets.sampling import DenseSampler, SparseSampler, dense_test, 
 )
 def test_sparse_views_are_the_published_ones(num_frames, view, num_views, images):
     # Image files are numbered from 1, frames from 0.
-    assert (sparse_test(num_frames, 16, view, num_views) + 1).tolist() == images
+    assert (SparseSampler(16).test(num_frames, view, num_views) + 1).tolist() == images
 
 
 @pytest.mark.parametrize("clip_frames", [8, 16, 32])
@@ -31,11 +31,11 @@ def test_sparse_views_follow_their_definition(num_frames, clip_frames):
         for view in range(num_views):
             offset = math.floor(segment * (view + 1) / (num_views + 1))
             frames = [round(segment * i) + offset for i in range(clip_frames)]  # round: half to even
-            assert sparse_test(num_frames, clip_frames, view, num_views).tolist() == frames
+            assert SparseSampler(clip_frames).test(num_frames, view, num_views).tolist() == frames
 
 
 def test_the_single_sparse_view_is_the_middle_of_the_segments():
-    frames = sparse_test(161, 16, 0, 1)  # segments of ten frames
+    frames = SparseSampler(16).test(161, 0, 1)  # segments of ten frames
     assert frames.tolist() == [5 + 10 * i for i in range(16)]
 
 
@@ -49,12 +49,12 @@ def test_dense_clips_follow_their_definition(num_frames, clip_frames, rate):
             start = slack // 2 if num_clips == 1 else clip * (slack // (num_clips - 1))
             real = [start + i * Fraction(span - 1, clip_frames - 1) for i in range(clip_frames)]
             frames = [math.floor(min(frame, num_frames - 1)) for frame in real]
-            assert dense_test(num_frames, clip_frames, rate, clip, num_clips).tolist() == frames
+            assert DenseSampler(clip_frames, rate).test(num_frames, clip, num_clips).tolist() == frames
 
 
 def test_the_dense_window_is_spanned_from_its_first_to_its_last_frame():
-    assert dense_test(300, 16, 4, 0, 4)[-1] == 63  # steps of 63/15 = 4.2, not 4
-    assert dense_test(300, 32, 4, 0, 4)[-1] == 127  # 127/31 = 4.097
+    assert DenseSampler(16, 4).test(300, 0, 4)[-1] == 63  # steps of 63/15 = 4.2, not 4
+    assert DenseSampler(32, 4).test(300, 0, 4)[-1] == 127  # 127/31 = 4.097
 
 
 @pytest.mark.parametrize(
@@ -68,20 +68,20 @@ def test_the_dense_window_is_spanned_from_its_first_to_its_last_frame():
     ],
 )
 def test_dense_clips_are_the_published_ones(num_frames, clip, frames):
-    assert dense_test(num_frames, 16, 4, clip, 4).tolist() == frames
+    assert DenseSampler(16, 4).test(num_frames, clip, 4).tolist() == frames
 
 
 def test_dense_clips_start_evenly_and_keep_their_steps():
-    clips = [dense_test(300, 16, 4, clip, 4) for clip in range(4)]
+    clips = [DenseSampler(16, 4).test(300, clip, 4) for clip in range(4)]
     assert [clip[0] for clip in clips] == [0, 78, 156, 234]
     for clip in clips:
         np.testing.assert_array_equal(clip - clip[0], clips[0])
-    assert dense_test(300, 16, 4, 0, 1)[0] == 118  # the middle of 0 to 236
+    assert DenseSampler(16, 4).test(300, 0, 1)[0] == 118  # the middle of 0 to 236
 
 
 def test_sparse_training_draws_cover_the_segments_ends_included():
     rng = np.random.default_rng(0)
-    draws = np.stack([sparse_train(46, 16, rng) for _ in range(500)])
+    draws = np.stack([SparseSampler(16).train(46, rng) for _ in range(500)])
     assert draws.dtype == np.int64
     bounds = np.rint(45 / 16 * np.arange(17)).astype(int)
     for i in range(16):
@@ -91,7 +91,7 @@ def test_sparse_training_draws_cover_the_segments_ends_included():
 
 def test_dense_training_starts_are_uniform_over_the_video():
     rng = np.random.default_rng(0)
-    starts = np.array([dense_train(300, 16, 4, rng)[0] for _ in range(2000)])
+    starts = np.array([DenseSampler(16, 4).train(300, rng)[0] for _ in range(2000)])
     assert starts.min() < 5
     assert 230 < starts.max() <= 236
     assert abs(starts.mean() - 118) < 6

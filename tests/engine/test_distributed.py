@@ -13,7 +13,7 @@ from helpers_engine import ROOT
 from torch.utils.data import DataLoader
 
 from slowfast.config.defaults import get_cfg
-from slowfast.datasets.augment.finish import build_finish
+from slowfast.datasets.augment.on_device import build_normalize
 from slowfast.datasets.loader import construct_loader
 from slowfast.engine.evaluate import score_views
 from slowfast.models import build_model
@@ -120,7 +120,7 @@ def test_a_view_that_is_scored_twice_or_never_is_an_error(config):
 
     def score(items):
         batches = DataLoader(loader.dataset, batch_size=4, sampler=items, collate_fn=loader.collate_fn)
-        return score_views(model, batches, build_finish(cfg, "val"), alone, "fp32", "error", "test")
+        return score_views(model, batches, build_normalize(cfg), alone, "fp32", "error", "test")
 
     assert np.isfinite(score(range(17)).logits).all()
     with pytest.raises(RuntimeError, match=r"1 views were not scored exactly once, .* view 0 of video 5 \(2 times\)"):

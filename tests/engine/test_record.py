@@ -130,7 +130,7 @@ def test_the_picture_shows_what_the_model_gets(tmp_path):
         training = Training(
             model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.0),
             scaler=torch.amp.GradScaler("cpu", enabled=False), schedule=None,
-            finish=lambda clips, _: clips.float() / 255, mixup=Mixup(0.8, 0, 1.0, 0.0, 0.1, 5),
+            transform=lambda clips, labels, rng: Mixup(0.8, 0, 1.0, 0.0, 0.1, 5)(clips.float() / 255, labels, rng),
             process=process, recorder=recorder, precision="fp32", clip_gradient=0.0,
             clips_per_step=2, micro_batch_size=0, log_period=1, seed=0,
             observer=Observer(str(tmp_path), recorder, 2, 0, [0.0] * 3, [1.0] * 3, 0.1, None),

@@ -1,6 +1,6 @@
 """Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) of a batch of clips and labels, label smoothing.
 
-Dimension letters: `B` clips, `T` frames, `H W` height and width (px), `K` classes.
+Dimension letters: ``B`` clips, ``T`` frames, ``H W`` height and width (px), ``K`` classes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from slowfast.config.parser import CfgNode
+from slowfast.utils.errors import UserError
 
 
 class Mixup:
@@ -141,22 +142,10 @@ def merged_accuracy_target(logits: torch.Tensor, targets: torch.Tensor) -> tuple
 
 
 def build_mixup(cfg: CfgNode) -> Mixup:
-    """Build the mixing of training batches from MIXUP; with MIXUP.ENABLE off it only smooths the labels.
-
-    Raises:
-        ValueError: a value out of its range, or nothing left to mix with; the message names the keys.
-    """
+    """Build the mixing of training batches from MIXUP; with MIXUP.ENABLE off it only smooths the labels."""
     mixup = cfg.MIXUP
-    for key in ("ALPHA", "CUTMIX_ALPHA"):
-        if not 0 <= mixup[key] < math.inf:
-            raise ValueError(f"MIXUP.{key} is {mixup[key]}; allowed: a positive number, or 0 for off")
-    for key in ("PROB", "SWITCH_PROB"):
-        if not 0 <= mixup[key] <= 1:
-            raise ValueError(f"MIXUP.{key} is {mixup[key]}; allowed: 0 to 1")
-    if not 0 <= mixup.LABEL_SMOOTH_VALUE < 1:
-        raise ValueError(f"MIXUP.LABEL_SMOOTH_VALUE is {mixup.LABEL_SMOOTH_VALUE}; allowed: 0 to less than 1")
     if mixup.ENABLE and mixup.ALPHA == 0 and mixup.CUTMIX_ALPHA == 0:
-        raise ValueError(
+        raise UserError(
             "MIXUP.ALPHA and MIXUP.CUTMIX_ALPHA are both 0, so nothing can be mixed; "
             "allowed: one of them positive, or MIXUP.ENABLE False"
         )

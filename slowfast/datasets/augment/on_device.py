@@ -1,0 +1,154 @@
+"""Bytes to the clips that models take, on the device where they compute: normalise, erase, mix.
+
+Workers send bytes, a quarter of the size of floats. Every random number comes from the generator of the step, so that
+a step can be repeated; nothing here makes the host wait for the device.
+
+Dimension letters: ``B`` clips of a batch, ``T`` frames, ``H W`` height and width (px), ``K`` classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from slowfast.config.parser import CfgNode
+from slowfast.datasets.augment.mixup import Mixup, build_mixup
+
+ERASE_AREA = (0.02, 1 / 3)  # share of the frame, over all boxes
+ERASE_ASPECT = (0.3, 1 / 0.3)  # height / width
+ERASE_TRIES = 100
+
+
+class Normalize:
+    """Bytes to floats: (clips / 255 - mean) / std.
+
+    Args:
+        mean: per channel, of RGB in [0, 1].
+        std: per channel, of RGB in [0, 1].
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        # Kept on the last device seen: a copy for every batch would make the host wait.
+        self._offset_and_scale = 255 * torch.tensor([mean, std], dtype=torch.float32)
+
+    def __call__(self, clips: torch.Tensor) -> torch.Tensor:
+        """Normalise uint8 (B, 3, T, H, W) to float32, channels last in memory."""
+        self._offset_and_scale = self._offset_and_scale.to(clips.device)
+        num_clips, channels, num_frames, height, width = clips.shape
+        shape = (num_clips, num_frames, height, width, channels)
+        floats = _empty(shape, clips.device)
+        floats.copy_(clips.permute(0, 2, 3, 4, 1))
+        # Whole rows of R, G, B, R, ...: an innermost axis of three would be slow.
+        rows = floats.view(num_clips, num_frames, height, width * channels)
+        offset, scale = self._offset_and_scale.repeat(1, width)
+        rows.sub_(offset).div_(scale)
+        return floats.permute(0, 4, 1, 2, 3)  # (B, 3, T, H, W)
+
+
+def _empty(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Return float32 memory. On the CPU it is NumPy's, which asks the system for large pages where torch does not: the
+    first touch of a batch in small pages takes longer than all that is computed here."""
+    if device.type == "cpu":
+        return torch.from_numpy(np.empty(shape, np.float32))
+    return torch.empty(shape, device=device)
+
+
+class RandomErasing:
+    """Random erasing (arXiv 1708.04896) of normalised clips: the same boxes for all frames of a clip.
+
+    Args:
+        prob: probability of erasing anything from a clip.
+        count: number of boxes, which share the erased area.
+        mode: ``pixel``, unit normal noise drawn for each frame, pixel and channel; ``const``, zero.
+    """
+
+    def __init__(self, prob: float, count: int = 1, mode: str = "pixel") -> None:
+        assert mode in ("pixel", "const"), mode
+        self.prob = prob
+        self.count = count
+        self.mode = mode
+
+    def __call__(self, clips: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        """Erase in place.
+
+        Args:
+            clips: float32 of shape (B, 3, T, H, W).
+            rng: source of the boxes and of the seed of the noise, which comes from a generator of the clips' device.
+
+        Returns:
+            ``clips``.
+        """
+        generator = torch.Generator(clips.device).manual_seed(int(rng.integers(2**63)))
+        num_frames, frame_height, frame_width = clips.shape[2:]
+        for clip in clips.permute(0, 2, 3, 4, 1):  # (T, H, W, 3)
+            num_boxes = self.count if rng.random() < self.prob else 0
+            for _ in range(num_boxes):
+                box = draw_erasing_box(rng, frame_height, frame_width, self.count)
+                if box is None:
+                    continue
+                top, left, height, width = box
+                region = clip[:, top : top + height, left : left + width]
+                if self.mode == "const":
+                    region.zero_()
+                else:
+                    shape = (num_frames, height, width, 3)
+                    region.copy_(torch.randn(shape, generator=generator, device=clips.device))
+        return clips
+
+
+def draw_erasing_box(
+    rng: np.random.Generator, height: int, width: int, count: int = 1
+) -> tuple[int, int, int, int] | None:
+    """Draw one of ``count`` boxes for a frame of ``height`` x ``width`` px.
+
+    Returns:
+        (top, left, box height, box width) in px, or None if no draw fitted into the frame.
+    """
+    for _ in range(ERASE_TRIES):
+        area = rng.uniform(*ERASE_AREA) * height * width / count
+        aspect = math.exp(rng.uniform(math.log(ERASE_ASPECT[0]), math.log(ERASE_ASPECT[1])))
+        box_height = round(math.sqrt(area * aspect))
+        box_width = round(math.sqrt(area / aspect))
+        if box_height < height and box_width < width:
+            top = int(rng.integers(height - box_height, endpoint=True))
+            left = int(rng.integers(width - box_width, endpoint=True))
+            return top, left, box_height, box_width
+    return None
+
+
+class TrainBatchTransform:
+    """Normalisation, random erasing, mixing and label smoothing of a training batch."""
+
+    def __init__(self, normalize: Normalize, erasing: RandomErasing, mixup: Mixup) -> None:
+        self.normalize = normalize
+        self.erasing = erasing
+        self.mixup = mixup
+
+    def __call__(
+        self, clips: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Transform one batch.
+
+        Args:
+            clips: uint8 of shape (B, 3, T, H, W); B may be 0.
+            labels: integers of shape (B,), on the same device.
+            rng: source of every random number.
+
+        Returns:
+            float32 clips of the same shape, and float32 targets of shape (B, K), rows summing to one.
+        """
+        return self.mixup(self.erasing(self.normalize(clips), rng), labels, rng)
+
+
+def build_normalize(cfg: CfgNode) -> Normalize:
+    """Build the transform of validation and test batches from DATA."""
+    return Normalize(cfg.DATA.MEAN, cfg.DATA.STD)
+
+
+def build_train_batch_transform(cfg: CfgNode) -> TrainBatchTransform:
+    """Build the transform of training batches from DATA, AUG and MIXUP."""
+    erasing = RandomErasing(cfg.AUG.RE_PROB, cfg.AUG.RE_COUNT, cfg.AUG.RE_MODE)
+    return TrainBatchTransform(build_normalize(cfg), erasing, build_mixup(cfg))
