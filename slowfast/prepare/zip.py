@@ -12,7 +12,7 @@ import io
 import logging
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -119,16 +119,13 @@ def _read_item(record: Record, dataset: Dataset) -> tuple[str, bytes]:
 
 def _write_list(path: Path, dataset: Dataset, names: dict[str, str], packed: set[str]) -> tuple[int, int]:
     """Write the list of a split and return the numbers of items in it and left out."""
-
-    def lines() -> Iterator[str]:
-        for record in dataset.records:
-            name = names[record.path]
-            if name in packed:
-                yield f"{name}\t{record.label}\n"
-            elif name + FRAMES_ENDING in packed:
-                yield f"{name}\t{dataset.open(record).num_frames}\t{record.label}\n"
-
+    lines = []
+    for record in dataset.records:
+        name = names[record.path]
+        if name in packed:
+            lines.append(f"{name}\t{record.label}\n")
+        elif name + FRAMES_ENDING in packed:
+            lines.append(f"{name}\t{dataset.open(record).num_frames}\t{record.label}\n")
     with replacing(path) as file:
-        found = list(lines())
-        file.writelines(found)
-    return len(found), len(dataset.records) - len(found)
+        file.writelines(lines)
+    return len(lines), len(dataset.records) - len(lines)

@@ -55,7 +55,7 @@ def without_first_packets(source: str, target: Path) -> str:
 
 
 def from_second_key(source: str, target: Path) -> str:
-    """Begin with a key frame that earlier frames may be shown after."""
+    """Begin with a key frame that is shown after frames which follow it in the file."""
     return remux(source, target, lambda p: p[[i for i, packet in enumerate(p) if packet.is_keyframe][1] :])
 
 

@@ -35,16 +35,19 @@ class FrameFolder(FrameReader):
 
     def _read_image(self, name: str) -> np.ndarray:
         try:
-            with open(os.path.join(self.path, name), "rb") as file:
-                return decode_image(file.read())
-        except OSError as error:
-            reason = f"{name} cannot be read: {error}" if os.path.isdir(self.path) else "no such folder"
-            if isinstance(error, FileNotFoundError) and os.path.isdir(self.path):
+            return decode_image(self._read_file(name))
+        except FileNotFoundError as error:
+            reason = "no such folder"
+            if os.path.isdir(self.path):
                 listed = f"the list says {self.num_frames} frames from {self._names[0]} on"
                 reason = f"{name} is missing: {listed}, the folder has {len(os.listdir(self.path))} files"
             raise DecodeError(self.path, reason) from error
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise DecodeError(self.path, f"{name} is {error}") from error
+
+    def _read_file(self, name: str) -> bytes:
+        with open(os.path.join(self.path, name), "rb") as file:
+            return file.read()
 
 
 def decode_image(content: bytes) -> np.ndarray:

@@ -15,7 +15,7 @@ import fsspec
 import numpy as np
 
 from slowfast.datasets.decoder import open_video
-from slowfast.datasets.decoder.frames import decode_image
+from slowfast.datasets.decoder.frames import FrameFolder
 from slowfast.datasets.decoder.image import ImageFile
 from slowfast.datasets.decoder.reader import DecodeError, FrameReader
 from slowfast.datasets.manifest import Record
@@ -25,13 +25,7 @@ FRAMES_ENDING = ".zip"
 
 
 class PackedOpener:
-    """Function that opens the records of a list whose paths are ``root/name``; it may be forked and pickled.
-
-    Args:
-        root: folder or URL of the ZIP files.
-        source: ``frames``, ``video`` or ``image``.
-        backend: see ``decoder.open_video``.
-    """
+    """Function that opens records whose paths are ``root/name`` as ``source``; it may be forked and pickled."""
 
     def __init__(self, root: str, source: str, backend: str = "auto") -> None:
         self.root, self.source, self.backend = root, source, backend
@@ -96,10 +90,8 @@ class PackedOpener:
         return np.where(self._names[place] == wanted, place, -1)
 
 
-class PackedFrames(FrameReader):
+class PackedFrames(FrameFolder):
     """Clip whose frames are the members of a ZIP file (its bytes ``content``), in that order."""
-
-    source = "frames"
 
     def __init__(self, path: str, content: bytes) -> None:
         self.path = path
@@ -107,14 +99,11 @@ class PackedFrames(FrameReader):
             self._zip = zipfile.ZipFile(io.BytesIO(content))
         except zipfile.BadZipFile as error:
             raise DecodeError(path, f"its ZIP file is damaged: {error}") from error
-        self._members = self._zip.namelist()
-        self.num_frames = len(self._members)
+        self._names = self._zip.namelist()
+        self.num_frames = len(self._names)
 
-    def _decode(self, needed: list[int]) -> dict[int, np.ndarray]:
-        frames = {}
-        for index in needed:
-            try:
-                frames[index] = decode_image(self._zip.read(self._members[index]))  # which compares the checksum
-            except (zipfile.BadZipFile, OSError, ValueError) as error:
-                raise DecodeError(self.path, f"{self._members[index]} is {error}") from error
-        return frames
+    def _read_file(self, name: str) -> bytes:
+        try:
+            return self._zip.read(name)  # which compares the checksum
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"damaged: {error}") from error
