@@ -63,7 +63,8 @@ def make_page(page: str, counted: dict[str, float] | None = None) -> str:
         path, cfg = paths[name], load_cfg(paths[name])
         # Two folders with one output folder are one run under two names.
         first = names_by_output.setdefault(cfg.OUTPUT_DIR, name)
-        figures = [_accuracies(accuracies.get(name, {})), _cost(cfg, counted)]
+        cost = f"{view_gflops(cfg, counted):.2f} x {cfg.TEST.NUM_ENSEMBLE_VIEWS} x {cfg.TEST.NUM_SPATIAL_CROPS}"
+        figures = [_accuracies(accuracies.get(name, {})), cost]
         if "/" in name:
             own = flat_settings({key: value for key, value in read_yaml(path).items() if key != BASE_KEY})
             settings = "<br>".join(f"`{key}: {in_yaml(value)}`" for key, value in own.items())
@@ -92,10 +93,6 @@ def in_yaml(value: object) -> str:
 
 def _link(path: str) -> str:
     return f"[`{configuration_name(path)}`]({os.path.relpath(path, PAGE.parent)})"
-
-
-def _cost(cfg, counted: dict[str, float]) -> str:
-    return f"{view_gflops(cfg, counted):.2f} x {cfg.TEST.NUM_ENSEMBLE_VIEWS} x {cfg.TEST.NUM_SPATIAL_CROPS}"
 
 
 def view_gflops(cfg, counted: dict[str, float]) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from slowfast.analysis.study import configuration_name
 from slowfast.benchmark.op import DTYPES, find_device, machine_line, time_in_turn
 from slowfast.config.experiment import load_cfg
 from slowfast.engine.precision import autocast
@@ -72,7 +72,7 @@ def time_models(
         ``forward_ms`` and ``step_ms``, and ``forward_bytes`` and ``step_bytes``, see ``peak_bytes``.
     """
     # Values play no part in times, and weights to start from may not be there.
-    cfgs = {Path(path).stem: load_cfg(path, [*opts, "MODEL.PRETRAINED", ""]) for path in (cfg, *against)}
+    cfgs = {configuration_name(path): load_cfg(path, [*opts, "MODEL.PRETRAINED", ""]) for path in (cfg, *against)}
     sizes = {name: _clip_size(settings) for name, settings in cfgs.items()}
     if len(set(sizes.values())) > 1:
         raise UserError(f"clips (DATA.NUM_FRAMES, DATA.TRAIN_CROP_SIZE) must be of one size, found {sizes}")
