@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from slowfast.config.parser import CfgNode
-from slowfast.datasets.decoder import FrameFolder, FrameReader, ImageFile, open_video, resolve_backend
+from slowfast.datasets.decoder import FrameFolder, FrameReader, ImageFile, import_decord, open_video
 from slowfast.datasets.decoder.zip import PackedOpener
 from slowfast.datasets.image_folder import check_still_settings
 from slowfast.datasets.manifest import Record, read_class_names, read_manifest
@@ -79,8 +79,8 @@ def build_opener(cfg: CfgNode) -> Callable[[Record], FrameReader]:
     source, backend = cfg.DATA.SOURCE, cfg.DATA.DECODING_BACKEND
     if source == "image":
         check_still_settings(cfg)
-    if source == "video":
-        resolve_backend(backend)  # a decoder that is not installed is an error now, not one per video
+    if source == "video" and backend == "decord":
+        import_decord()  # a decoder that is not installed is an error now, not one per video
     if cfg.DATA.PACKED:
         if cfg.DATA.PATH_PREFIX:
             raise UserError(

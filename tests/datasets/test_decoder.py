@@ -15,7 +15,7 @@ from numbered_video import numbered_frame, read_numbers, write_folder, write_vid
 from PIL import Image
 from video_backends import BACKENDS
 
-from slowfast.datasets.decoder import DecodeError, FrameFolder, ImageFile, open_video, resolve_backend
+from slowfast.datasets.decoder import DecodeError, FrameFolder, ImageFile, import_decord, open_video
 from slowfast.datasets.decoder.pyav import PyAvVideo
 from slowfast.utils.errors import UserError
 
@@ -109,9 +109,9 @@ def test_names_with_a_colon_are_no_addresses(monkeypatch, videos, tmp_path):
 def test_decord_is_used_by_name_only(monkeypatch, videos):
     monkeypatch.setitem(sys.modules, "decord", None)
     assert type(open_video(str(videos / "b_frames.mp4"), "auto")) is PyAvVideo
-    for ask in (resolve_backend, lambda backend: open_video(str(videos / "b_frames.mp4"), backend)):
+    for ask in (import_decord, lambda: open_video(str(videos / "b_frames.mp4"), "decord")):
         with pytest.raises(UserError, match=r"DATA.DECODING_BACKEND is decord, .*`pip install decord`"):
-            ask("decord")
+            ask()
 
 
 def test_decode_error_travels_between_processes():

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 from numbered_video import numbered_frame, read_numbers, write_folder, write_video
@@ -171,12 +170,7 @@ def _not_videos(folder: Path) -> Iterator[Damaged]:
     (folder / "video" / "dangling.mp4").symlink_to(folder / "absent")
     os.mkfifo(folder / "video" / "pipe.mp4")
     write_video(folder / "video" / "zero_frames.mkv", 0)
-    with av.open(str(folder / "video" / "sound.mkv"), "w") as container:
-        stream = container.add_stream("aac", rate=44100)
-        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        sound.sample_rate = 44100
-        container.mux([*stream.encode(sound), *stream.encode()])
-    others = ("directory.mp4", "dangling.mp4", "pipe.mp4", "zero_frames.mkv", "sound.mkv", "absent.mp4")
+    others = ("directory.mp4", "dangling.mp4", "pipe.mp4", "zero_frames.mkv", "absent.mp4")
     for path in (*paths, *(folder / "video" / name for name in others)):
         yield Damaged(str(path), "video", may_be_read=False)
 
@@ -208,8 +202,8 @@ def _folders(folder: Path, rng: np.random.Generator) -> Iterator[Damaged]:
     os.mkdir(Path(item.path, frame))
     yield item
     (folder / "folder" / "file").write_bytes(data)
-    yield Damaged(str(folder / "folder" / "file"), "folder", may_be_read=False)
-    yield Damaged(str(folder / "folder" / "absent"), "folder", may_be_read=False)
+    for name in ("file", "absent"):
+        yield Damaged(str(folder / "folder" / name), "folder", may_be_read=False)
 
 
 def _images(folder: Path, rng: np.random.Generator) -> Iterator[Damaged]:

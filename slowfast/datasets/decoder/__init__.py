@@ -10,26 +10,16 @@ from slowfast.datasets.decoder.image import ImageFile
 from slowfast.datasets.decoder.pyav import PyAvVideo
 from slowfast.datasets.decoder.reader import DecodeError, FrameReader
 
-__all__ = ["BACKENDS", "DecodeError", "FrameFolder", "FrameReader", "ImageFile", "open_video", "resolve_backend"]
-
-BACKENDS = ("auto", "pyav", "decord")
+__all__ = ["DecodeError", "FrameFolder", "FrameReader", "ImageFile", "import_decord", "open_video"]
 
 
 def open_video(path: str, backend: str = "auto", content: bytes | None = None) -> FrameReader:
-    """Open a video file, or the ``content`` of one; ``auto`` is PyAV, decord gives the same frames or refuses the file.
+    """Open a video file, or the ``content`` of one, with ``auto`` | ``pyav`` (both PyAV) | ``decord``.
 
     Raises:
-        DecodeError: not a video, no frames, or truncated.
+        DecodeError: not a video, no frames, truncated, or frames that decord would give otherwise.
     """
     # Pipes and devices would be waited for.
     if content is None and not os.path.isfile(path):
         raise DecodeError(path, "not a regular file" if os.path.exists(path) else "No such file")
-    return (DecordVideo if resolve_backend(backend) == "decord" else PyAvVideo)(path, content)
-
-
-def resolve_backend(backend: str) -> str:
-    """Return ``pyav`` or ``decord``; UserError if that is not installed."""
-    assert backend in BACKENDS
-    if backend == "decord":
-        import_decord()
-    return "pyav" if backend == "auto" else backend
+    return (DecordVideo if backend == "decord" else PyAvVideo)(path, content)

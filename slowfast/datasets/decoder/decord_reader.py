@@ -33,6 +33,7 @@ class DecordVideo(FrameReader):
 
     def __init__(self, path: str, content: bytes | None = None) -> None:
         self.path = path
+        decord = import_decord()
         with PyAvVideo(path, content) as video:
             self.num_frames = video.num_frames
             is_usual = video.is_plain and video.codec in ("h264", "hevc") and video.matrix == IDENTITY
@@ -40,7 +41,7 @@ class DecordVideo(FrameReader):
             raise DecodeError(path, "decord cannot read it exactly: set DATA.DECODING_BACKEND to auto")
         try:
             source = os.path.abspath(path) if content is None else io.BytesIO(content)
-            self._video = import_decord().VideoReader(source, num_threads=1)
+            self._video = decord.VideoReader(source, num_threads=1)
             assert len(self._video) == self.num_frames, f"counts {len(self._video)} of {self.num_frames} frames"
         except Exception as error:  # decord has no common base class for its errors
             raise DecodeError(path, f"decord: {error}".split("\n")[0]) from error

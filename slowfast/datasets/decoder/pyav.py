@@ -85,7 +85,10 @@ class PyAvVideo(FrameReader):
         # One for all frames: setting up a conversion costs more than converting a small frame.
         self._reformatter = VideoReformatter()
         # An absolute path, or a name with a colon would be an address; and a text file may be a play list.
-        source = os.path.abspath(self.path) if self._content is None else _NamedBytes(self._content, self.path)
+        source = os.path.abspath(self.path)
+        if self._content is not None:
+            source = io.BytesIO(self._content)
+            source.name = self.path  # whose ending FFmpeg considers when it looks for the container format
         try:
             self._container = av.open(source, options={"protocol_whitelist": "file"}, metadata_errors="ignore")
         except av.InvalidDataError as error:
@@ -275,14 +278,6 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...]:
     data = frame.side_data.get("DISPLAYMATRIX")
     values = tuple(np.frombuffer(bytes(data), np.int32)[[0, 1, 3, 4]].tolist()) if data else IDENTITY
     return values if any(values) else IDENTITY
-
-
-class _NamedBytes(io.BytesIO):
-    """Bytes with a file name, whose ending FFmpeg considers when it looks for the container format."""
-
-    def __init__(self, content: bytes, name: str) -> None:
-        super().__init__(content)
-        self.name = name
 
 
 @contextmanager
