@@ -127,26 +127,11 @@ def test_every_requirement_is_a_range(name):
         assert sorted(specifier.operator for specifier in requirement.specifier) == ["<", ">="], requirement
 
 
-def test_package_metadata_repeats_the_requirements(tmp_path):
-    pytest.importorskip("setuptools", minversion="64")
-    (tmp_path / "slowfast").mkdir()
-    for path in [ROOT / "setup.py", ROOT / "slowfast" / "__init__.py", *ROOT.glob("requirements*.txt")]:
-        shutil.copy(path, tmp_path / path.relative_to(ROOT))
-    command = [sys.executable, "setup.py", "-q", "egg_info"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    written = (tmp_path / "slowfast.egg-info" / "requires.txt").read_text()
-    found = {Requirement(line).name for line in written.splitlines() if line and not line.startswith("[")}
-    assert found == {requirement.name for name in REQUIREMENTS for requirement in requirements(name)}
-    assert {line[1:-1] for line in written.splitlines() if line.startswith("[") and ":" not in line} == {
-        name.removeprefix("requirements-").removesuffix(".txt") for name in REQUIREMENTS[:-1]
-    }
-
-
 def test_everything_imported_is_a_requirement():
     files = [file for folder in ("slowfast", "tools", "tests") for file in (ROOT / folder).rglob("*.py")]
     allowed = {"slowfast", "cv2", "PIL", "yaml", *sys.stdlib_module_names, *(file.stem for file in files)}
     # triton comes with torch on the platforms that have it, packaging with matplotlib and pytest.
-    allowed |= {"triton", "packaging", "torchcodec"}
+    allowed |= {"triton", "packaging"}
     allowed |= {requirement.name for name in REQUIREMENTS for requirement in requirements(name)}
     for file in files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

@@ -51,10 +51,11 @@ def process_group(device: str = "auto", backend: str = "auto", timeout_min: floa
         return
     if backend == "auto":
         backend = "nccl" if computes_on.type == "cuda" else "gloo"
+    timeout = timedelta(minutes=timeout_min)
     try:
-        dist.init_process_group(backend, init_method="env://", timeout=timedelta(minutes=timeout_min))
+        dist.init_process_group(backend, init_method="env://", timeout=timeout)
         # Connections of its own: those of the group are of no use after a collective that has failed.
-        roll_call = dist.new_group(backend="gloo")
+        roll_call = dist.new_group(backend="gloo", timeout=timeout)
         hosts = gather_to_all(f"{socket.gethostname()}, pid {os.getpid()}, {computes_on}")
     except RuntimeError as error:
         raise UserError(

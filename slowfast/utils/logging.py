@@ -87,10 +87,8 @@ def progress_bar(
 ) -> tqdm:
     """Show progress, on the main process: a bar where there is a terminal, else a plain line every half a minute.
 
-    Args:
-        iterable: items to wrap, or None for a bar that the caller updates.
-        plain_lines: False where the caller logs lines of its own when there is no bar (``disable`` is True).
-        options: of tqdm, such as ``initial`` and ``unit``.
+    Without ``plain_lines`` the caller logs lines of its own when there is no bar (``disable`` is True). ``options`` are
+    those of tqdm, such as ``initial`` and ``unit``; with None for ``iterable`` the caller updates the bar.
     """
     is_disabled = not (is_main and _has_width(sys.stderr))
     kind = _PlainProgress if is_disabled and is_main and plain_lines else tqdm

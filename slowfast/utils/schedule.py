@@ -12,15 +12,9 @@ import torch
 def cosine_with_warmup(
     progress: float, base_lr: float, max_epoch: float, warmup_epochs: float, warmup_start_lr: float, end_lr: float
 ) -> float:
-    """Return the learning rate after ``progress`` epochs (fractional): linear warm-up, then half a cosine (SGDR).
+    """Return the learning rate after ``progress`` of ``max_epoch`` epochs, a fraction too.
 
-    Args:
-        progress: 0 <= progress <= max_epoch.
-        base_lr: rate at the end of the warm-up.
-        max_epoch: epoch at which the rate reaches ``end_lr``.
-        warmup_epochs: length of the warm-up, 0 for none.
-        warmup_start_lr: rate at progress 0 if there is a warm-up.
-        end_lr: final rate.
+    It rises linearly from ``warmup_start_lr`` to ``base_lr``, then falls by half a cosine to ``end_lr`` (SGDR).
     """
     if progress < warmup_epochs:
         return warmup_start_lr + (base_lr - warmup_start_lr) * progress / warmup_epochs

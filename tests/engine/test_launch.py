@@ -107,3 +107,30 @@ def test_busy_port_is_said_at_once(config):
     assert (run.returncode, error) == (
         2, f"error: port {port} is in use on this node; choose another MASTER_PORT on every node\n",
     )  # fmt: skip
+
+
+REPORT = """
+from slowfast.utils.distributed import gather_to_all, process_group
+with process_group("cpu", timeout_min=1.0) as process:
+    print(gather_to_all((process.rank, process.local_rank)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_nodes", [1, 2])
+def test_slurm_starts_a_process_per_task_or_torchrun_per_node(tmp_path, num_nodes):
+    """Two tasks of one node, and one task on each of two nodes, which then starts its processes itself."""
+    (tmp_path / "tool.py").write_text(REPORT)
+    (tmp_path / "scontrol").write_text("#!/bin/sh\necho 127.0.0.1\necho elsewhere\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    variables = {"SLURM_JOB_ID": 7, "SLURM_STEP_ID": 0, "SLURM_STEP_NUM_TASKS": 2, "SLURM_STEP_NUM_NODES": num_nodes}
+    variables |= {"SLURM_STEP_NODELIST": "127.0.0.1", "MASTER_PORT": free_port(), "NPROC_PER_NODE": num_nodes}
+    variables |= {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with ExitStack() as stack:
+        tasks = []
+        for task in range(2):
+            place = {"SLURM_PROCID": task, "SLURM_LOCALID": task, "SLURM_NODEID": task}
+            tasks.append(stack.enter_context(launched(tmp_path / "tool.py", "x", **variables, **place)))
+        printed = [task.communicate(timeout=120)[0] for task in tasks]
+    ranks = [(0, 0), (1, 1)] if num_nodes == 1 else [(0, 0), (1, 1), (2, 0), (3, 1)]
+    assert printed == [f"{ranks}\n" * num_nodes] * 2
