@@ -129,7 +129,7 @@ def test_every_requirement_is_a_range(name):
 
 def test_everything_imported_is_a_requirement():
     files = [file for folder in ("slowfast", "tools", "tests") for file in (ROOT / folder).rglob("*.py")]
-    allowed = {"slowfast", "cv2", "PIL", "yaml", *sys.stdlib_module_names, *(file.stem for file in files)}
+    allowed = {"slowfast", "tools", "cv2", "PIL", "yaml", *sys.stdlib_module_names, *(file.stem for file in files)}
     # triton comes with torch on the platforms that have it, packaging with matplotlib and pytest.
     allowed |= {"triton", "packaging"}
     allowed |= {requirement.name for name in REQUIREMENTS for requirement in requirements(name)}
