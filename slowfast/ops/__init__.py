@@ -1,1 +1,1 @@
-"""Operators, one folder each: a reference that is the definition, and faster implementations of it."""
+"""Operators and layers on tensors: whatever is here computes what a plain formulation would, faster."""

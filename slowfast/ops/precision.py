@@ -1,4 +1,4 @@
-"""Which numbers are too coarse for attention, and how to keep autocast from choosing them."""
+"""Dtypes that are too coarse for attention, and how to keep autocast from choosing them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """Return float32, or ``dtype`` if it is wider: what affinities and softmax are computed in."""
+    """Return the dtype of affinities and softmax: float32, or ``dtype`` if it is wider."""
     return torch.promote_types(dtype, torch.float32)
 
 

@@ -5,6 +5,7 @@ import torch
 from emim_oracle import AWKWARD, leaves, make_inputs, oracle
 
 from slowfast.ops.emim import BACKENDS, PAD_VALUE, EmimRules, MotionWeights, cost_volume, emim_attention
+from slowfast.utils.errors import UserError
 
 EXACT = [name for name in BACKENDS if name not in ("natten", "triton")]  # those have no float64 and files of their own
 
@@ -44,11 +45,11 @@ def check_against_oracle(inputs, rules, backend):
         torch.testing.assert_close(gradient, wanted, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("pad", [PAD_VALUE, 0.5])
 @pytest.mark.parametrize("shape", AWKWARD)
 @pytest.mark.parametrize("backend", EXACT)
-def test_equals_the_equations_forward_and_backward(backend, shape, pad):
-    check_against_oracle(make_inputs(*shape), EmimRules(pad_value=pad), backend)
+def test_equals_the_equations_forward_and_backward(backend, shape):
+    for pad in (PAD_VALUE, 0.5):
+        check_against_oracle(make_inputs(*shape), EmimRules(pad_value=pad), backend)
 
 
 @pytest.mark.parametrize("rules", RULES, ids=repr)
@@ -68,8 +69,8 @@ def test_tiles(shape, rules):
 @pytest.mark.parametrize("backend", EXACT)
 def test_without_bias_and_without_motion(backend, rules):
     query, key, value, window, bias, motion = make_inputs(3, 5, 4, 3, rules=rules)
-    check_against_oracle((query, key, value, window, None, motion), rules, backend)
-    check_against_oracle((query, key, value, window, bias, None), rules, backend)
+    for parts in ((None, motion), (bias, None), (None, None)):
+        check_against_oracle((query, key, value, window, *parts), rules, backend)
 
 
 @pytest.mark.parametrize("backend", EXACT)
@@ -106,69 +107,26 @@ def test_motion_features_read_the_affinities_before_the_softmax(backend):
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("backend", EXACT)
-def test_zeroed_motion_is_no_motion(backend):
-    query, key, value, window, bias, motion = make_inputs(3, 4, 5, 3)
-    silent = motion._replace(weight2=torch.zeros_like(motion.weight2), bias2=torch.zeros_like(motion.bias2))
-    with_motion = emim_attention(query, key, value, window, bias, silent, backend=backend)
-    assert torch.equal(with_motion, emim_attention(query, key, value, window, bias, None, backend=backend))
-
-
-@pytest.mark.parametrize("backend", EXACT)
-def test_last_frames(backend):
-    inputs = make_inputs(5, 3, 5, 3)
-    out = emim_attention(*inputs, backend=backend)
-    assert torch.equal(out[:, -1], out[:, -2])
-    assert not torch.allclose(out[:, 0], out[:, 1])
-    out = emim_attention(*inputs, rules=EmimRules(temporal_interval=2), backend=backend)
-    assert torch.equal(out[:, 3:], out[:, 1:3])
-    alone = emim_attention(*(x[:, -1:] for x in inputs[:3]), *inputs[3:], backend=backend)
-    out = emim_attention(*inputs, rules=EmimRules(last_frame="self"), backend=backend)
-    torch.testing.assert_close(out[:, -1:], alone)
-
-
-@pytest.mark.parametrize("backend", EXACT)
-def test_permuting_clips_or_heads_permutes_the_output(backend):
-    query, key, value, window, bias, motion = make_inputs(3, 4, 5, 3, clips=3, heads=3)
-    out = emim_attention(query, key, value, window, bias, motion, backend=backend)
-    order = [2, 0, 1]
-    clips = emim_attention(*(x[order] for x in (query, key, value)), window, bias, motion, backend=backend)
-    torch.testing.assert_close(clips, out[order])
-    by_head = (x[..., order, :] for x in (query, key, value))
-    heads = emim_attention(*by_head, window, bias[order], motion, backend=backend)
-    torch.testing.assert_close(heads, out[..., order, :])
-
-
-@pytest.mark.parametrize("backend", EXACT)
-def test_window_of_one_looks_up_the_same_place_in_the_next_frame(backend):
-    query, key, value, window, bias, _ = make_inputs(3, 4, 5, 1)
-    out = emim_attention(query, key, value, window, bias, None, backend=backend)
-    torch.testing.assert_close(out[:, :2], value[:, 1:])
-
-
 def test_wrong_arguments_are_named():
     query, key, value, window, bias, motion = make_inputs(2, 3, 3, 3)
-    with pytest.raises(ValueError, match="must be odd.*found 4"):
-        emim_attention(query, key, value, 4)
-    with pytest.raises(ValueError, match="EMIM.BACKEND must be auto .* reference .* dense.*found 'fast'"):
-        emim_attention(query, key, value, window, bias, motion, backend="fast")
-    with pytest.raises(ValueError, match="query, key and value"):
-        emim_attention(query, key[:, :1], value, window, bias)
-    with pytest.raises(ValueError, match=r"relative_bias must be \(2, 3, 3\), found \(1, 3, 3\)"):
-        emim_attention(query, key, value, window, bias[:1])
-    with pytest.raises(ValueError, match=r"relative_bias must be \(2, 5, 5\)"):
-        emim_attention(query, key, value, window, bias, rules=EmimRules(sampling="tiled"))
-    with pytest.raises(ValueError, match="motion weights"):
-        emim_attention(query, key, value, window, bias, motion._replace(bias1=motion.bias2))
-    with pytest.raises(ValueError, match=r"EMIM.SAMPLING must be sliding \| tiled, found 'random'"):
+    tiled = EmimRules(sampling="tiled")
+    for message, arguments, options in (
+        ("a window must be .*odd; found 4", (query, key, value, 4), {}),
+        ("backend must be auto .* dense.*found 'fast'", (query, key, value, window), {"backend": "fast"}),
+        ("query, key and value", (query, key[:, :1], value, window), {}),
+        (r"relative_bias must be \(2, 3, 3\), found \(1, 3, 3\)", (query, key, value, window, bias[:1]), {}),
+        (r"relative_bias must be \(2, 5, 5\)", (query, key, value, window, bias), {"rules": tiled}),
+        ("motion weights", (query, key, value, window, bias, motion._replace(bias1=motion.bias2)), {}),
+        (r"at least 1, found .* = \(1, 0, 3, 3, 2, 4\)", (*[torch.zeros(1, 0, 3, 3, 2, 4)] * 3, window), {}),
+        ("floating point, found .*int64", (*[torch.zeros(1, 2, 3, 3, 2, 4, dtype=torch.int64)] * 3, window), {}),
+    ):
+        with pytest.raises(ValueError, match=message):
+            emim_attention(*arguments, **options)
+    with pytest.raises(ValueError, match=r"sampling must be sliding \| tiled, found 'random'"):
         EmimRules(sampling="random")
-    with pytest.raises(ValueError, match="EMIM.TEMPORAL_INTERVAL must be at least 1, found 0"):
+    with pytest.raises(ValueError, match="temporal_interval must be at least 1, found 0"):
         EmimRules(temporal_interval=0)
     with pytest.raises(ValueError, match="cost volume.*sliding"):
-        cost_volume(query, key, window, EmimRules(sampling="tiled"))
-    with pytest.raises(ValueError, match="natten cannot run.*cost volume"):
+        cost_volume(query, key, window, tiled)
+    with pytest.raises(UserError, match="EMIM.BACKEND natten cannot run.*cost volume"):
         cost_volume(query, key, window, backend="natten")
-    with pytest.raises(ValueError, match=r"at least 1, found .* = \(1, 0, 3, 3, 2, 4\)"):
-        emim_attention(*[torch.zeros(1, 0, 3, 3, 2, 4)] * 3, window)
-    with pytest.raises(ValueError, match="floating point, found .*int64"):
-        emim_attention(*[torch.zeros(1, 2, 3, 3, 2, 4, dtype=torch.int64)] * 3, window)

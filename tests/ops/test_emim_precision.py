@@ -56,24 +56,7 @@ def test_affinities_of_half_precision_tokens_are_float32(backend, dtype):
         torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("backend", EXACT)
-def test_softmax_sees_differences_that_half_precision_does_not(backend, dtype):
-    # Two keys whose affinities, 64 and 64.01, are the same number in half precision; the bias makes the difference.
-    query = torch.full((1, 2, 1, 3, 1, 64), 64**-0.25).to(dtype) * 8
-    key, value = query.clone(), torch.arange(3.0).reshape(1, 1, 1, 3, 1, 1).expand_as(query).to(dtype)
-    bias = torch.zeros(1, 3, 3)
-    bias[0, 1] = torch.tensor([0.0, 0.01, 0.0])
-    with torch.autocast("cpu", dtype):
-        out = emim_attention(query, key, value, 3, bias, None, EmimRules(padding="mask"), backend)
-    weights = torch.tensor([0.0, 0.01, 0.0]).softmax(0)
-    # The token in the middle sees the values 0, 1 and 2; the first sees 0 and 1, the heavier of which is its own.
-    expected = torch.tensor([1 - weights[1] / (weights[0] + weights[1]), 1.0])
-    torch.testing.assert_close(out[0, 0, 0, :2, 0, 0].float(), expected, rtol=0, atol=2**-9)
-    assert out[0, 0, 0, 0, 0, 0] < 0.5 - 2**-10
-
-
-@pytest.mark.parametrize("scale", [1e-4, 1.0, 30.0, 300.0])
+@pytest.mark.parametrize("scale", [1e-4, 300.0])
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("backend", EXACT)
 def test_gradients_stay_finite(backend, dtype, scale):
@@ -91,23 +74,3 @@ def test_gradients_stay_finite(backend, dtype, scale):
     (2**10 * out.float().square().mean().sqrt()).backward()  # as a loss scaler does, against underflow
     for x in (*tensors, bias, *motion):
         assert x.grad.isfinite().all() and x.grad.any()
-
-
-@pytest.mark.parametrize("backend", EXACT)
-def test_padding_of_1e_6_keeps_its_share_in_float16(backend):
-    # In float16 1e-6 is subnormal, and its products with small queries are zero. The rule must survive: places outside
-    # the image have a share of the softmax as if their affinity were the bias alone, and a value of (nearly) nothing.
-    query, key, value, window, bias, _ = make_inputs(2, 3, 3, 3)
-    with torch.no_grad():
-        value.fill_(1.0)
-        query.mul_(1e-3)
-    low, _ = lowered((query, key, value, window, bias, None), torch.float16)
-    out = emim_attention(*low, backend=backend)
-    shares = bias.flatten(1).softmax(-1).unflatten(1, (3, 3))  # (N, K, K), all queries being close to zero
-    corner = shares[:, 1:, 1:].sum((1, 2))
-    torch.testing.assert_close(out[0, 0, 0, 0, :, 0].double(), corner.detach(), rtol=0, atol=5e-3)
-    torch.testing.assert_close(out[0, 0, 1, 1, :, 0].double(), torch.ones_like(corner), rtol=0, atol=2e-3)
-    # The affinity out there is 1e-6 * sum(query) to the precision of float32, not zero and not rounded to float16.
-    ones = torch.ones(1, 2, 1, 1, 1, 64, dtype=torch.float16)
-    volume = cost_volume(ones, ones, 3, backend=backend)
-    torch.testing.assert_close(volume[0, 0, 0, 0, 0, 0], torch.tensor(64e-6))

@@ -1,22 +1,17 @@
-"""What the Triton kernels of EMIM must fulfil, on a GPU or, as a script with TRITON_INTERPRET=1, on CPU tensors.
+"""Cases and checks for the Triton kernels of EMIM, on a GPU or, as a script, in the interpreter on CPU tensors.
 
-As a script it prints a JSON object a line: the name of a case, and what is wrong with it or null.
-
-    TRITON_INTERPRET=1 python tests/ops/triton_cases.py           # the cases of test_triton.py
-    TRITON_INTERPRET=1 python tests/ops/triton_cases.py --sweep --minutes 60   # of thousands, in random order
+TRITON_INTERPRET=1 python tests/ops/triton_cases.py prints a JSON object a line: the name of a case, and its traceback
+or null.
 """
 
-import argparse
 import dataclasses
-import itertools
 import json
-import random
 import sys
-import time
 import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 import torch
 from emim_oracle import leaves, make_inputs
@@ -51,15 +46,6 @@ class Case:
     autocast: torch.dtype | None = None
     layout: str = "projection"  # query, key and value as views of one tensor; or "separate", of unequal strides
 
-    def __str__(self) -> str:
-        default = {field.name: field.default for field in dataclasses.fields(self)}
-        values = {name: value for name, value in vars(self).items() if value != default[name]}
-        size = "x".join(str(values.pop(name)) for name in ("frames", "height", "width"))
-        rules = values.pop("rules", VISIBLE)
-        of_rules = {name: value for name, value in vars(rules).items() if value != getattr(VISIBLE, name)}
-        rest = " ".join(f"{name}={value}" for name, value in {**values, **of_rules}.items())
-        return f"{size} {rest}".replace("torch.", "")
-
 
 def _rules(**kwargs) -> EmimRules:
     return dataclasses.replace(VISIBLE, **kwargs)
@@ -69,14 +55,11 @@ CASES = [
     # Windows smaller, as large and larger than the map; maps that patches do not divide; one frame, one row.
     Case(2, 7, 7, 7),
     Case(2, 4, 5, 7, heads=2),
-    Case(3, 3, 5, 3, clips=2, heads=2),
-    Case(2, 5, 9, 3),
     Case(2, 7, 7, 11),
     Case(1, 3, 4, 5),
     Case(3, 1, 6, 3, heads=2),
-    Case(2, 10, 9, 9),
     Case(2, 14, 14, 7, channels=64),
-    Case(2, 6, 11, 5, channels=64),
+    Case(2, 6, 11, 5, clips=2, channels=64),
     Case(2, 3, 3, 1),
     Case(2, 3, 4, 3, clips=0),
     # Rules.
@@ -85,13 +68,11 @@ CASES = [
     Case(5, 4, 5, 3, _rules(temporal_interval=2), clips=2),
     Case(3, 4, 5, 3, _rules(temporal_interval=2)),  # one frame has no pair within the clip, though others repeat
     Case(5, 4, 5, 3, _rules(temporal_interval=2, last_frame="self")),
-    Case(2, 4, 5, 3, _rules(temporal_interval=3)),
     Case(3, 5, 4, 5, _rules(padding="mask"), heads=2),
     Case(3, 5, 4, 7, _rules(padding="mask", last_frame="self"), has_bias=False),
     # Without some of the parts; hidden channels that blocks do not divide.
     Case(2, 5, 4, 5, hidden=0, heads=2),
     Case(2, 5, 4, 5, hidden=0, has_bias=False),
-    Case(2, 5, 4, 5, _rules(padding="mask"), hidden=0),
     Case(2, 5, 4, 5, has_bias=False, hidden=5),
     Case(2, 5, 4, 3, layout="separate", heads=2, clips=2),
     # Dtypes.
@@ -99,7 +80,6 @@ CASES = [
     Case(3, 5, 4, 5, EmimRules(padding="mask"), dtype=torch.float16, channels=64),
     Case(2, 7, 7, 7, dtype=torch.bfloat16, heads=2),
     Case(3, 5, 4, 5, _rules(last_frame="self"), dtype=torch.bfloat16, channels=64),
-    Case(2, 10, 9, 7, hidden=0, dtype=torch.bfloat16),
     Case(2, 5, 4, 5, dtype=torch.bfloat16, autocast=torch.bfloat16),
     Case(2, 5, 4, 5, autocast=torch.bfloat16),
     Case(2, 5, 4, 5, dtype=torch.float16, autocast=torch.float16),
@@ -137,8 +117,8 @@ def run(case: Case, inputs, backend: str):
     return emim_attention(query, key, value, *others, case.rules, backend)
 
 
-def errors_of(case: Case, device: str) -> dict[str, float]:
-    """Return the errors of the result and of every gradient against the definition in float64."""
+def check_errors(case: Case, device: str) -> None:
+    """Raise AssertionError if the result or a gradient is too far from the definition in float64."""
     inputs, exact = draw(case, device)
     with torch.autocast(device, case.autocast, enabled=case.autocast is not None):
         found = run(case, inputs, "triton")
@@ -149,7 +129,8 @@ def errors_of(case: Case, device: str) -> dict[str, float]:
     wanted = torch.autograd.grad(expected, leaves(exact), grad.double())
     names = ["query", "key", "value"] + ["bias"] * case.has_bias + list(MotionWeights._fields if inputs[-1] else ())
     pairs = zip(["out", *names], [found, *gradients], [expected, *wanted])
-    return {name: _error(a.detach().cpu().double(), b) for name, a, b in pairs}
+    errors = {name: _error(a.detach().cpu().double(), b) for name, a, b in pairs}
+    assert max(errors.values()) <= TOLERANCE[case.autocast or case.dtype][device], errors
 
 
 def _error(found, expected) -> float:
@@ -159,16 +140,6 @@ def _error(found, expected) -> float:
     # The floor is for gradients that cancel, as those of the softmax over a single place do.
     floor = 0.1 * max(expected.numel(), 1) ** 0.5
     return ((found - expected).norm() / expected.norm().clamp(min=floor)).item()
-
-
-def check_errors(case: Case, device: str) -> None:
-    """Raise AssertionError if an error is above the tolerance."""
-    errors = errors_of(case, device)
-    tolerance = TOLERANCE[case.autocast or case.dtype][device]
-    assert max(errors.values()) <= tolerance, {name: f"{error:.1e}" for name, error in errors.items()}
-
-
-# ---------------------------------------------------------------- beyond numbers
 
 
 def arguments_of(case: Case, device: str):
@@ -231,42 +202,6 @@ def check_second_derivative_raises(device: str) -> None:
         raise AssertionError("second derivatives that are not there were given")
 
 
-def check_large_affinities(device: str) -> None:
-    """At 1e6, beyond the range of float16, the softmax is one-hot and everything stays finite."""
-    for dtype in (torch.float16, torch.bfloat16):
-        inputs, _ = draw(Case(2, 4, 5, 3, dtype=dtype), device)
-        with torch.no_grad():
-            for x in (*inputs[:2], inputs[5].weight1):
-                x.mul_(0.01 if x is inputs[5].weight1 else 300)
-        out = emim_attention(*inputs, EmimRules(), "triton")
-        out.float().square().mean().sqrt().backward()
-        assert out.isfinite().all() and all(x.grad.isfinite().all() for x in leaves(inputs))
-
-
-def check_tiny_padding(device: str) -> None:
-    """In float16 1e-6 is subnormal; places outside the image keep their share of the softmax, and value nothing."""
-    inputs, _ = draw(Case(2, 3, 3, 3, EmimRules(), heads=2, dtype=torch.float16, hidden=0), device)
-    query, key, value, window, bias, _ = (x.detach() if isinstance(x, torch.Tensor) else x for x in inputs)
-    out = emim_attention(query * 1e-3, key, torch.ones_like(value), window, bias, None, EmimRules(), "triton")
-    corner = bias.float().flatten(1).softmax(-1).unflatten(1, (3, 3))[:, 1:, 1:].sum((1, 2))
-    torch.testing.assert_close(out[0, 0, 0, 0, :, 0].float(), corner, rtol=0, atol=5e-3)
-
-
-def check_choice(device: str) -> None:
-    """ "auto" leaves the kernels alone until they are known to run on GPUs; by name they say why they cannot."""
-    inputs, _ = draw(Case(2, 3, 4, 3), device)
-    with torch.no_grad():
-        chosen = emim_attention(*inputs, VISIBLE)
-        assert torch.equal(chosen, emim_attention(*inputs, VISIBLE, "dense"))
-        inputs, _ = draw(Case(2, 3, 4, 3, channels=16), device)
-        try:
-            emim_attention(*inputs, VISIBLE, "triton")
-        except ValueError as error:
-            assert "triton cannot run" in str(error) and "found 16" in str(error), error
-        else:
-            raise AssertionError("16 channels went through")
-
-
 CHECKS = {
     name.removeprefix("check_"): function
     for name, function in list(globals().items())
@@ -274,56 +209,20 @@ CHECKS = {
 }
 
 
-def sweep():
-    """Yield many cases, in an order that meets all kinds early."""
-    sizes = [(1, 1), (2, 3), (3, 7), (4, 5), (5, 9), (7, 7), (8, 6), (10, 12), (14, 14), (9, 20), (16, 15)]
-    frames_rules = itertools.product((1, 2, 3, 5), ("repeat", "self"), (1, 2, 3), ("constant", "mask"))
-    cases = [
-        Case(
-            frames, *size, window, _rules(last_frame=last, temporal_interval=step, padding=padding), heads, channels,
-            hidden, has_bias,
-        )
-        for (frames, last, step, padding), size, window, (heads, channels, hidden, has_bias) in itertools.product(
-            frames_rules, sizes, (1, 3, 5, 7, 9, 11), [(1, 32, 13, True), (2, 64, None, True), (3, 32, 0, False)]
-        )
-        if frames * size[0] * size[1] <= 400
-    ]  # fmt: skip
-    random.Random(0).shuffle(cases)
-    return cases
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sweep", action="store_true")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--minutes", type=float, default=1e9, help="stop the sweep after that long")
-    args = parser.parse_args()
+def main() -> None:
     torch.set_num_threads(1)
     # Deterministic mode fills what torch.empty returns with NaN: a place that nobody writes shows.
     torch.use_deterministic_algorithms(True)
-    jobs = [(str(case), check_errors, (case, args.device)) for case in (sweep() if args.sweep else CASES)]
-    if not args.sweep:
-        jobs += [(name, check, (args.device,)) for name, check in CHECKS.items()]
-    start = time.monotonic()
-    failures = done = 0
+    jobs = [(repr(case), check_errors, (case, "cpu")) for case in CASES]
+    jobs += [(name, check, ("cpu",)) for name, check in CHECKS.items()]
     for name, check, arguments in jobs:
-        if time.monotonic() - start > 60 * args.minutes:
-            break
-        begin = time.monotonic()
         try:
             check(*arguments)
             failure = None
         except Exception:
             failure = traceback.format_exc()
-            failures += 1
-        done += 1
-        if failure or not args.sweep:
-            seconds = round(time.monotonic() - begin, 2)
-            print(json.dumps({"name": name, "failure": failure, "seconds": seconds}), flush=True)
-    if args.sweep:
-        print(f"{done} of {len(jobs)} cases, {failures} failed, {time.monotonic() - start:.0f} s")
-    return 0
+        print(json.dumps({"name": name, "failure": failure}), flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -23,45 +23,30 @@ from slowfast.ops.emim.reference import cost_volume_reference, emim_reference
 from slowfast.ops.emim.rules import PAD_VALUE, EmimRules, every_frame
 from slowfast.ops.emim.tiled import emim_tiled
 from slowfast.ops.emim.triton import emim_triton, why_not_triton
+from slowfast.utils.errors import UserError
 
-__all__ = [
-    "BACKENDS",
-    "PAD_VALUE",
-    "EmimRules",
-    "MotionWeights",
-    "bias_shape",
-    "check_backend",
-    "check_window",
-    "cost_volume",
-    "emim_attention",
-]
+__all__ = ["BACKENDS", "PAD_VALUE", "EmimRules", "MotionWeights", "bias_shape", "cost_volume", "emim_attention"]
 
 
 class Backend(NamedTuple):
-    """One implementation for sliding windows.
+    """One implementation for sliding windows: an :func:`emim_attention`, and the reason why it cannot run, or None.
 
-    Attributes:
-        run: (query, key, value, window, relative_bias, motion, rules) -> (B, T, H, W, N, D).
-        why_not: (query, window, rules, needs_grad) -> why it cannot run, or None if it can.
+    ``why_not`` takes the query, on the device and in the dtype of the computation, window, rules, and whether a
+    backward pass will follow.
     """
 
     run: Callable[..., torch.Tensor]
-    why_not: Callable[..., str | None]
-
-
-def _always(*_) -> None:
-    return None
+    why_not: Callable[..., str | None] = lambda *_: None
 
 
 BACKENDS = {
-    "reference": Backend(emim_reference, _always),
-    "dense": Backend(emim_dense, _always),
+    "reference": Backend(emim_reference),
+    "dense": Backend(emim_dense),
     "natten": Backend(emim_natten, why_not_natten),
     "triton": Backend(emim_triton, why_not_triton),
 }
 
-# What "auto" tries, in this order.
-# The Triton kernels are correct in Triton's interpreter and compile, but have not run on a GPU yet: by name only.
+# Order in which "auto" tries them; the Triton kernels have not run on a GPU yet, and are chosen by name only.
 FASTEST_FIRST = ("dense",)
 
 
@@ -90,9 +75,7 @@ def emim_attention(
     below and to the right, as ``rules.padding`` says.
 
     Args:
-        query: (B, T, H, W, N, D).
-        key: (B, T, H, W, N, D).
-        value: (B, T, H, W, N, D).
+        query: (B, T, H, W, N, D), as ``key`` and ``value``.
         window: K, odd (for tiles, any).
         relative_bias: :func:`bias_shape`, the first axis of displacement vertical; None is no bias.
         motion: weights of the motion MLP; None leaves M out.
@@ -101,11 +84,9 @@ def emim_attention(
 
     Returns:
         F + M, (B, T, H, W, N, D), in the dtype of ``value``.
-
-    Raises:
-        ValueError: shapes that do not fit together, an even window, an unknown backend, or one that cannot run this.
     """
-    _check(query, key, value, window, relative_bias, motion, rules)
+    _check_tokens(query, key, value)
+    _check_window(query, window, relative_bias, motion, rules)
     run = _choose(backend, query, key, value, relative_bias, window, rules)
     return run(query, key, value, window, relative_bias, motion, rules)
 
@@ -117,42 +98,19 @@ def cost_volume(
     rules: EmimRules = EmimRules(),  # noqa: B008 (immutable)
     backend: str = "auto",
 ) -> torch.Tensor:
-    """Return the products of each token with a window of the next frame, neither scaled nor biased.
+    """Return the products of each token with a window of the next frame, (B, T, H, W, N, P), in float32 or wider.
 
-    Args:
-        query: (B, T, H, W, N, D).
-        key: (B, T, H, W, N, D).
-        window: K, odd.
-        rules: as in :func:`emim_attention`; windows slide, and keys outside the image are ``rules.pad_value``.
-        backend: "reference" for gathered windows, "dense" or "auto" for the same without gathering.
-
-    Returns:
-        (B, T, H, W, N, P), float32 or wider.
-
-    Raises:
-        ValueError: as :func:`emim_attention`, tiles, or NATTEN.
+    They are neither scaled nor biased. Arguments as in :func:`emim_attention`; windows slide, and keys outside the
+    image are ``rules.pad_value``. Backends are "reference", "dense" and "auto".
     """
     if rules.sampling != "sliding":
-        raise ValueError(f"a cost volume has sliding windows, found EMIM.SAMPLING {rules.sampling!r}")
-    _check(query, key, key, window, None, None, rules)
-    check_backend(backend)
+        raise ValueError(f"a cost volume has sliding windows, found sampling {rules.sampling!r}")
+    _check_tokens(query, key, key)
+    _check_window(query, window, None, None, rules)
     if backend in ("natten", "triton"):
-        raise ValueError(f"EMIM.BACKEND {backend} cannot run: it returns no affinities, which are all of a cost volume")
+        raise UserError(f"EMIM.BACKEND {backend} cannot run: it returns no affinities, which are all of a cost volume")
+    _check_backend(backend)
     return (cost_volume_reference if backend == "reference" else cost_volume_dense)(query, key, window, rules)
-
-
-def check_backend(name: str) -> None:
-    """Raise ValueError unless ``name`` is "auto" or a backend."""
-    if name != "auto" and name not in BACKENDS:
-        raise ValueError(f"EMIM.BACKEND must be auto | {' | '.join(BACKENDS)}, found {name!r}")
-
-
-def check_window(window: int, name: str = "window", rules: EmimRules = EmimRules()) -> None:  # noqa: B008
-    """Raise ValueError, naming ``name``, unless ``window`` is positive and, where windows slide, odd."""
-    if window < 1:
-        raise ValueError(f"{name}: the EMIM window must be at least 1, found {window}")
-    if rules.sampling == "sliding" and window % 2 == 0:
-        raise ValueError(f"{name}: the EMIM window must be odd (it is centred on a token), found {window}")
 
 
 def bias_shape(heads: int, window: int, rules: EmimRules) -> tuple[int, int, int]:
@@ -162,10 +120,10 @@ def bias_shape(heads: int, window: int, rules: EmimRules) -> tuple[int, int, int
 
 
 def _choose(name: str, query, key, value, bias, window, rules) -> Callable[..., torch.Tensor]:
-    check_backend(name)
+    _check_backend(name)
     if rules.sampling == "tiled":
         if name not in ("auto", "dense", "reference"):
-            raise ValueError(f"EMIM.BACKEND {name} cannot run: it has sliding windows only (EMIM.SAMPLING is tiled)")
+            raise UserError(f"EMIM.BACKEND {name} cannot run: it has sliding windows only (EMIM.SAMPLING is tiled)")
         # Plain products in every case; the reference makes those of repeated frames too, as definitions count them.
         return partial(emim_tiled, choose_pairs=every_frame) if name == "reference" else emim_tiled
     inputs = (query, key, value) if bias is None else (query, key, value, bias)
@@ -174,19 +132,29 @@ def _choose(name: str, query, key, value, bias, window, rules) -> Callable[..., 
         reason = BACKENDS[candidate].why_not(query, window, rules, needs_grad)
         if reason is None:
             return BACKENDS[candidate].run
-    raise ValueError(f"EMIM.BACKEND {name} cannot run: {reason}")
+    raise UserError(f"EMIM.BACKEND {name} cannot run: {reason}")
 
 
-def _check(query, key, value, window, relative_bias, motion, rules) -> None:
-    if query.dim() == 6 and 0 in query.shape[1:]:
-        raise ValueError(f"T, H, W, N and D must be at least 1, found (B, T, H, W, N, D) = {tuple(query.shape)}")
-    if not (query.is_floating_point() and key.is_floating_point() and value.is_floating_point()):
-        raise ValueError(f"query, key and value must be floating point, found {[x.dtype for x in (query, key, value)]}")
+def _check_backend(name: str) -> None:
+    if name != "auto" and name not in BACKENDS:
+        raise ValueError(f"backend must be auto | {' | '.join(BACKENDS)}, found {name!r}")
+
+
+def _check_tokens(query, key, value) -> None:
+    tokens = (query, key, value)
     if query.dim() != 6 or key.shape != query.shape or value.shape != query.shape:
-        shapes = [tuple(x.shape) for x in (query, key, value)]
+        shapes = [tuple(x.shape) for x in tokens]
         raise ValueError(f"query, key and value must all be (B, T, H, W, N, D), found {shapes}")
+    if 0 in query.shape[1:]:
+        raise ValueError(f"T, H, W, N and D must be at least 1, found (B, T, H, W, N, D) = {tuple(query.shape)}")
+    if not all(x.is_floating_point() for x in tokens):
+        raise ValueError(f"query, key and value must be floating point, found {[x.dtype for x in tokens]}")
+
+
+def _check_window(query, window, relative_bias, motion, rules) -> None:
     heads, channels = query.shape[-2:]
-    check_window(window, rules=rules)
+    if window < 1 or (rules.sampling == "sliding" and window % 2 == 0):
+        raise ValueError(f"a window must be positive and, centred on a token, odd; found {window}")
     if relative_bias is not None and relative_bias.shape != bias_shape(heads, window, rules):
         expected = bias_shape(heads, window, rules)
         raise ValueError(f"relative_bias must be {expected}, found {tuple(relative_bias.shape)}")

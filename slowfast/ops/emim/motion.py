@@ -1,4 +1,4 @@
-"""What the backends share once the affinities are there: the softmax's input and the motion MLP."""
+"""Affinities from products, and motion features from affinities: the parts that all backends share."""
 
 from __future__ import annotations
 

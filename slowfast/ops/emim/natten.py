@@ -17,13 +17,11 @@ import warnings
 import torch
 import torch.nn.functional as F
 
-from slowfast.ops.emim import windows
+from slowfast.ops.emim.dense import affinity
 from slowfast.ops.emim.motion import motion_features, scale_and_bias
 from slowfast.ops.emim.rules import EmimRules, frame_pairs, take_frames
 
-# What FlexAttention, all that NATTEN has without its compiled library, accepts: powers of two within these limits. The
-# compiled kernels take them too.
-_MIN_HEAD_DIM, _MAX_HEAD_DIM = 8, 512
+_MIN_HEAD_DIM, _MAX_HEAD_DIM = 8, 512  # of FlexAttention, which takes powers of two
 
 
 def emim_natten(query, key, value, window, relative_bias, motion, rules):
@@ -35,36 +33,17 @@ def emim_natten(query, key, value, window, relative_bias, motion, rules):
     out = natten_context(query, key, value, window, relative_bias, rules.pad_value)
     if motion is not None:
         bias = None if relative_bias is None else relative_bias.flatten(1)  # (N, P)
-        products = windows.affinity(query, key, window, rules.pad_value)  # (B, F, H, W, N, P)
+        products = affinity(query, key, window, rules.pad_value)  # (B, F, H, W, N, P)
         out = out + motion_features(scale_and_bias(products, bias, query.shape[-1]), motion).to(out.dtype)
     return take_frames(out, pairs.output)
 
 
-def natten_context(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    window: int,
-    relative_bias: torch.Tensor | None,
-    pad_value: float,
-) -> torch.Tensor:
+def natten_context(query, key, value, window: int, relative_bias, pad_value: float) -> torch.Tensor:
     """Attend from each token to the window around its place in the paired frame: F of EMIM's Eq. 4.
 
-    Args:
-        query: (B, F, H, W, N, D), not scaled; the scale is D ** -0.5.
-        key: (B, F, H, W, N, D), frame f being the one that frame f of ``query`` attends to.
-        value: (B, F, H, W, N, D).
-        window: K, odd.
-        relative_bias: (N, K, K), first axis of displacement vertical; None for none.
-        pad_value: keys and values outside the image, in every channel; they take part in the softmax.
-
-    Returns:
-        (B, F, H, W, N, D) in the dtype of ``query``.
-
-    NATTEN must be able to run this, see :func:`why_not_natten`.
+    All (B, F, H, W, N, D), the bias (N, K, K); frame f of ``query``, not scaled, attends to frame f of ``key``.
     """
     natten, _ = _import_natten()
-    assert natten is not None
     batch, frames, height, width, _, channels = query.shape
     radius = window // 2
     query, key, value = (
@@ -75,7 +54,7 @@ def natten_context(
         query_code, key_code = _bias_codes(relative_bias * channels**0.5, *query.shape[1:3])
         query = torch.cat((query, query_code.to(query).expand(*query.shape[:-1], -1)), dim=-1)  # (B*F, Y, X, N, D+K*K)
         key = torch.cat((key, key_code.to(key).expand(*key.shape[:-1], -1)), dim=-1)  # (B*F, Y, X, N, D+K*K)
-    head_dim = _accepted_head_dim(query.shape[-1])
+    head_dim = max(_MIN_HEAD_DIM, 1 << (query.shape[-1] - 1).bit_length())
     # Values must be as wide as queries and keys; the channels added here are zero.
     query, key, value = (F.pad(x, (0, head_dim - x.shape[-1])) for x in (query, key, value))
     out = natten.na2d(query, key, value, kernel_size=window, scale=channels**-0.5)  # (B*F, Y, X, N, head_dim)
@@ -84,14 +63,7 @@ def natten_context(
 
 
 def why_not_natten(query: torch.Tensor, window: int, rules: EmimRules, needs_grad: bool) -> str | None:
-    """Return why NATTEN cannot run EMIM (with a relative bias), or None if it can.
-
-    Args:
-        query: (..., D), on the device and in the dtype of the computation.
-        window: K.
-        rules: where windows lie.
-        needs_grad: whether a backward pass will follow.
-    """
+    """Return why NATTEN cannot run EMIM (with a relative bias), or None if it can."""
     if rules.padding != "constant":
         return f"NATTEN has no masks, found EMIM.PADDING {rules.padding!r}"
     natten, error = _import_natten()
@@ -110,10 +82,8 @@ def why_not_natten(query: torch.Tensor, window: int, rules: EmimRules, needs_gra
         return f"gradients on {query.device.type} need NATTEN's compiled library, which is not there (HAS_LIBNATTEN)"
     channels = query.shape[-1] + window * window
     if channels > _MAX_HEAD_DIM:
-        return (
-            f"NATTEN without its compiled library takes at most {_MAX_HEAD_DIM} channels per head; {query.shape[-1]} "
-            f"and the {window} x {window} bias make {channels}"
-        )
+        limit = f"NATTEN without its compiled library takes at most {_MAX_HEAD_DIM} channels per head"
+        return f"{limit}; {query.shape[-1]} and the {window} x {window} bias make {channels}"
     return None
 
 
@@ -135,18 +105,14 @@ def _bias_codes(bias: torch.Tensor, height: int, width: int) -> tuple[torch.Tens
     return query_code.permute(1, 2, 0, 3, 4).flatten(-2), key_code.flatten(-2)[:, :, None]
 
 
-def _accepted_head_dim(channels: int) -> int:
-    return max(_MIN_HEAD_DIM, 1 << (channels - 1).bit_length())
-
-
 @functools.cache
 def _import_natten():
-    """Return the package and "", or None and why it cannot be imported. Importing takes time, hence not above."""
+    """Import it late, since that takes time; return the package and "", or None and the reason."""
     try:
         import natten
     except (ImportError, OSError, RuntimeError) as error:  # a compiled library may not fit torch or the GPU's driver
         return None, f"{type(error).__name__}: {error}"
-    # Two warnings that its use of FlexAttention causes, about which nobody here can do anything.
+    # Two warnings of its use of FlexAttention, about which nobody here can do anything.
     for message in ("return_lse is deprecated", "flex_attention called without torch.compile"):
         warnings.filterwarnings("ignore", message, module=r"torch\.nn\.attention")
     return natten, ""

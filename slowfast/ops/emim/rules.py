@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-# What keys and values are outside the image. The paper extends the map with this constant instead of masking.
+# Keys and values outside the image. The paper extends the map with this constant instead of masking.
 PAD_VALUE = 1e-6
 
 SAMPLINGS = ("sliding", "tiled")
@@ -17,20 +17,16 @@ PADDINGS = ("constant", "mask")
 
 @dataclass(frozen=True)
 class EmimRules:
-    """How windows are laid over frames; the defaults are the released model's.
+    """Layout of windows over frames; the defaults are the released model's.
 
     Attributes:
-        sampling: "sliding", a window centred on every token; or "tiled", the K x K tile that the token lies in
-            (Table 6).
+        sampling: "sliding", a window around every token; or "tiled", the K x K tile that it lies in (Table 6).
         temporal_interval: frames from a query to its keys (Table 11).
-        last_frame: what a frame without a successor does: "repeat" the result of the frame ``temporal_interval``
-            before it, or attend to it-"self", as frames without that one do in any case.
+        last_frame: result of a frame without a successor: "repeat" that of the frame ``temporal_interval`` before it,
+            or "self", attention to itself, as frames without that one have in any case.
         padding: keys and values outside the image: "constant" (``pad_value``, with a share of the softmax) or "mask"
             (left out of the softmax; affinity 0 for the motion features).
         pad_value: the constant.
-
-    Raises:
-        ValueError: naming the configuration key, the value and what is allowed.
     """
 
     sampling: str = "sliding"
@@ -42,16 +38,13 @@ class EmimRules:
     def __post_init__(self) -> None:
         for name, allowed in (("sampling", SAMPLINGS), ("last_frame", LAST_FRAMES), ("padding", PADDINGS)):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"EMIM.{name.upper()} must be {' | '.join(allowed)}, found {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be {' | '.join(allowed)}, found {getattr(self, name)!r}")
         if self.temporal_interval < 1:
-            raise ValueError(f"EMIM.TEMPORAL_INTERVAL must be at least 1, found {self.temporal_interval}")
+            raise ValueError(f"temporal_interval must be at least 1, found {self.temporal_interval}")
 
 
 class FramePairs(NamedTuple):
-    """Pair ``i`` is (``source[i]``, ``target[i]``), the frames of its queries and of its keys.
-
-    Output frame ``t`` is the result of pair ``output[t]``.
-    """
+    """Frames of the queries and of the keys of each pair, and the pair whose result each output frame takes."""
 
     source: list[int]
     target: list[int]
@@ -98,8 +91,7 @@ def take_frames(x: torch.Tensor, frames: list[int]) -> torch.Tensor:
 def places_inside(height: int, width: int, window: int, device: torch.device) -> torch.Tensor:
     """Return which displacements of a sliding window stay inside the image, bool (H, W, P)."""
     offsets = torch.arange(window, device=device) - window // 2
-    rows = torch.arange(height, device=device)[:, None] + offsets  # (H, K)
-    columns = torch.arange(width, device=device)[:, None] + offsets  # (W, K)
-    rows_inside = (rows >= 0) & (rows < height)
-    columns_inside = (columns >= 0) & (columns < width)
-    return (rows_inside[:, None, :, None] & columns_inside[None, :, None, :]).flatten(2)
+    sizes = (height, width)
+    places = (torch.arange(size, device=device)[:, None] + offsets for size in sizes)  # (H, K) and (W, K)
+    rows, columns = ((place >= 0) & (place < size) for place, size in zip(places, sizes))
+    return (rows[:, None, :, None] & columns[None, :, None, :]).flatten(2)

@@ -1,6 +1,6 @@
 """EMIM attention in Triton kernels for CUDA devices: no gathered windows, hidden channels or dense scores in memory.
 
-Forward, ``triton_window`` writes the attended values and the affinities, and ``triton_mlp`` adds the motion features.
+Forward, ``window`` writes the attended values and the affinities, and ``mlp`` adds the motion features.
 Backward, the gradient of the affinities runs the same way back. Every sum has one owner and one order, so that results
 are the same in every run. What is kept for it beside the inputs is one row of affinities per head and token.
 
@@ -34,7 +34,7 @@ def emim_triton(query, key, value, window, relative_bias, motion, rules):
     """See :func:`slowfast.ops.emim.emim_attention`."""
     frames, step = query.shape[1], rules.temporal_interval
     pairs = frame_pairs(frames, rules)
-    # All that the kernels know of pairs, see triton_window.
+    # All that the kernels know of pairs, see ``window``.
     count = len(pairs.source)
     assert pairs.source == list(range(count))
     assert pairs.target == [f + step if f + step < frames else f for f in range(count)]
@@ -42,7 +42,7 @@ def emim_triton(query, key, value, window, relative_bias, motion, rules):
     dtype = torch.promote_types(query.dtype, torch.promote_types(key.dtype, value.dtype))
     if dtype not in DTYPES:
         found = [x.dtype for x in (query, key, value)]
-        raise ValueError(f"EMIM.BACKEND triton cannot run: its kernels compute up to float32, found {found}")
+        raise ValueError(f"the kernels compute up to float32, found {found}")
     of_weights = dtype if motion is None else autocast_dtype(query) or motion.weight1.dtype
     # Never float16, whose range raw affinities may leave.
     affinity_dtype = torch.bfloat16 if of_weights == torch.bfloat16 else torch.float32
@@ -54,16 +54,7 @@ def emim_triton(query, key, value, window, relative_bias, motion, rules):
 
 
 def why_not_triton(query: torch.Tensor, window: int, rules: EmimRules, needs_grad: bool) -> str | None:
-    """Return why the Triton kernels cannot run EMIM, or None if they can.
-
-    Second derivatives are not there either, but nothing tells beforehand that somebody will want them: they raise.
-
-    Args:
-        query: (..., D), on the device and in the dtype of the computation.
-        window: K.
-        rules: where windows lie.
-        needs_grad: whether a backward pass will follow.
-    """
+    """Return why the Triton kernels cannot run EMIM, or None if they can; double backward raises when it is tried."""
     if not HAS_TRITON:
         return "the package triton is not there (pip install triton)"
     if rules.sampling != "sliding":
@@ -87,9 +78,6 @@ def why_not_triton(query: torch.Tensor, window: int, rules: EmimRules, needs_gra
     return None
 
 
-# ---------------------------------------------------------------- operators
-
-
 @torch.library.custom_op("emim::triton_forward", mutates_args=())
 def triton_forward(
     query: torch.Tensor,
@@ -104,15 +92,13 @@ def triton_forward(
     pad_value: float,
     affinity_dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return EMIM attention and what its gradient needs.
+    """Return EMIM attention and the tensors that its gradient needs.
 
     Args:
-        query: (B, T, H, W, N, D).
-        key: (B, T, H, W, N, D).
-        value: (B, T, H, W, N, D).
+        query: (B, T, H, W, N, D), as ``key`` and ``value``.
         bias: (N, K, K) or None.
         motion: the four tensors of ``MotionWeights``, or none.
-        window: and all that follows, see ``triton_plan.Settings``.
+        window: and all that follows, see :class:`Settings`.
 
     Returns:
         (B, T, H, W, N, D); affinities (N, B*F, H*W, PS), none without ``motion``; and logs of the softmax's sums,
@@ -151,9 +137,6 @@ def triton_backward(
 
     settings = Settings(window, num_pairs, step, is_masked, pad_value, affinity_dtype)
     return attend_gradients(grad, query, key, value, bias, motion, band, lse, settings)
-
-
-# ---------------------------------------------------------------- shapes, derivatives and counts
 
 
 @triton_forward.register_fake

@@ -15,7 +15,7 @@ import triton.language as tl
 
 from slowfast.ops.emim.motion import QUICK_GELU_SLOPE
 from slowfast.ops.emim.rules import places_inside
-from slowfast.ops.emim.triton import mlp, window
+from slowfast.ops.emim.triton.mlp import mlp_backward_band, mlp_backward_weights, mlp_forward
 from slowfast.ops.emim.triton.plan import (
     Patches,
     Settings,
@@ -25,6 +25,7 @@ from slowfast.ops.emim.triton.plan import (
     row_stride,
     tile_index,
 )
+from slowfast.ops.emim.triton.window import NOTHING, attend_backward_key, attend_backward_query, attend_forward
 
 
 class Tiles(NamedTuple):
@@ -54,7 +55,6 @@ STAGES = 2  # of the pipeline that loads weights or rows; a third takes more mem
 WEIGHT_PROGRAMS = 264
 # The kernels know QuickGELU as z / (1 + 2^-z).
 SLOPE = QUICK_GELU_SLOPE * math.log2(math.e)
-NOTHING = window.NOTHING.value
 
 
 def attend(query, key, value, bias, motion, settings: Settings) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -68,7 +68,7 @@ def attend(query, key, value, bias, motion, settings: Settings) -> tuple[torch.T
     cut = plan_patches(height, width, window, TILES[query.dtype].forward)
     table = _bias_table(bias, query, window)
     with torch.cuda.device_of(query):
-        window.attend_forward[(cut.count * clips * num_pairs, heads)](
+        attend_forward[(cut.count * clips * num_pairs, heads)](
             query, key, value, out, band, lse, table, _shares(table, query, window),
             _tiles(table, query, window, cut, of_keys=False), *_sizes(query, settings, cut), channels**-0.5, pad_value,
             BP=_block_of(window), USE_BAND=bool(motion), USE_MASK=is_masked, **_window_constants(query, window, cut),
@@ -77,7 +77,7 @@ def attend(query, key, value, bias, motion, settings: Settings) -> tuple[torch.T
             blocks = BLOCKS[affinity_dtype]
             weights = _padded(motion, window, affinity_dtype)
             rows = clips * num_pairs * places
-            mlp.mlp_forward[(-(-rows // blocks.rows), heads)](
+            mlp_forward[(-(-rows // blocks.rows), heads)](
                 band, out, *weights, motion[3].contiguous(), rows, num_pairs * places, (frames - num_pairs) * places,
                 heads, BR=blocks.rows, num_warps=blocks.warps, **_mlp_constants(query, weights, settings),
             )  # fmt: skip
@@ -105,12 +105,12 @@ def attend_gradients(grad, query, key, value, bias, motion, band, lse, settings:
             grad_band, grad_motion = _mlp_gradients(band, grad, motion, torch.empty_like(grad_affinity), settings)
         else:
             grad_band, grad_motion = grad_affinity, []  # the former is not read
-        window.attend_backward_query[(cut.count * clips * num_pairs, heads)](
+        attend_backward_query[(cut.count * clips * num_pairs, heads)](
             query, key, value, grad, lse, table, _shares(table, query, window),
             _tiles(table, query, window, cut, of_keys=False), grad_band, grad_affinity, grad_query, *sizes,
             channels**-0.5, pad_value, BP=_block_of(window), USE_BAND=bool(motion), USE_MASK=is_masked, **constants,
         )  # fmt: skip
-        window.attend_backward_key[(cut.count * clips * frames, heads)](
+        attend_backward_key[(cut.count * clips * frames, heads)](
             query, key, grad, lse, _tiles(table, query, window, cut, of_keys=True), grad_affinity, grad_key, grad_value,
             *sizes, channels**-0.5, MEETINGS=1 if num_pairs + step == frames else 2, **constants,
         )  # fmt: skip
@@ -128,7 +128,7 @@ def _mlp_gradients(band, grad, motion, grad_band, settings) -> tuple[torch.Tenso
     constants = _mlp_constants(grad, weights, settings)
     heads, channels = grad.shape[-2:]
     rows = grad.numel() // (heads * channels)
-    mlp.mlp_backward_band[(-(-rows // blocks.rows), heads)](
+    mlp_backward_band[(-(-rows // blocks.rows), heads)](
         band, grad, grad_band, *weights, rows, heads, BR=blocks.rows, num_warps=blocks.warps, **constants
     )
     chunks = weights[0].shape[0] // blocks.hidden
@@ -137,7 +137,7 @@ def _mlp_gradients(band, grad, motion, grad_band, settings) -> tuple[torch.Tenso
     splits = -(-num_blocks // per_program)
     shapes = [*(weight.shape for weight in weights), (channels,)]
     partial = [grad.new_empty((splits, *shape), dtype=torch.float32) for shape in shapes]
-    mlp.mlp_backward_weights[(chunks, splits)](
+    mlp_backward_weights[(chunks, splits)](
         band, grad, *weights, *partial, rows, heads, BR=blocks.weight_rows, BLOCKS=per_program, num_warps=4, **constants
     )
     grad_weight1, grad_bias1, grad_weight2, grad_bias2 = (x.sum(0) for x in partial)
@@ -185,17 +185,17 @@ def _bias_table(bias, query, window) -> torch.Tensor:
 def _tiles(table, query, window, cut: Patches, of_keys: bool) -> torch.Tensor:
     """Return the bias of every place in the dense tiles, (N, patches, BM, BN) or (N, patches, BN, BM)."""
     index = tile_index(*query.shape[2:4], window, cut, of_keys, query.device)
-    return F.pad(table, (0, 1), value=NOTHING)[:, index]
+    return F.pad(table, (0, 1), value=NOTHING.value)[:, index]
 
 
 def _shares(table, query, window) -> torch.Tensor:
     """Return the log of the sum of exp(bias) over the places outside the image around every token, (N, H*W)."""
     inside = places_inside(*query.shape[2:4], window, query.device).flatten(0, 1)  # (H*W, P)
-    return table[:, None].masked_fill(inside, NOTHING).logsumexp(-1)
+    return table[:, None].masked_fill(inside, NOTHING.value).logsumexp(-1)
 
 
 def _padded(motion, window, dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return weight1, bias1 and weight2 as ``triton_mlp`` describes them."""
+    """Return weight1, bias1 and weight2 as ``mlp_forward`` describes them."""
     weight1, bias1, weight2, _ = motion
     hidden, places = weight1.shape
     more = -hidden % BLOCKS[dtype].hidden

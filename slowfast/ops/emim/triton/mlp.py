@@ -40,15 +40,9 @@ def mlp_forward(
     clip_rows,  # F * H * W
     clip_gap,  # (T - F) * H * W, the rows of ``out`` that no pair writes
     heads,
-    D: tl.constexpr,
-    GP: tl.constexpr,
-    PS: tl.constexpr,
-    BP: tl.constexpr,
-    BG: tl.constexpr,
-    BR: tl.constexpr,
-    DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    D: tl.constexpr, GP: tl.constexpr, PS: tl.constexpr, BP: tl.constexpr, BG: tl.constexpr, BR: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """Add the motion features of BR rows of one head to ``out``."""
     i_h = tl.program_id(1)
     first = tl.program_id(0) * BR
@@ -82,15 +76,9 @@ def mlp_backward_band(
     weight2,  # (D, GP)
     rows,
     heads,
-    D: tl.constexpr,
-    GP: tl.constexpr,
-    PS: tl.constexpr,
-    BP: tl.constexpr,
-    BG: tl.constexpr,
-    BR: tl.constexpr,
-    DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    D: tl.constexpr, GP: tl.constexpr, PS: tl.constexpr, BP: tl.constexpr, BG: tl.constexpr, BR: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """Write the gradient of BR rows of affinities of one head."""
     i_h = tl.program_id(1)
     first = tl.program_id(0) * BR
@@ -130,16 +118,10 @@ def mlp_backward_weights(
     grad_bias2,  # (splits, D)
     rows,
     heads,
-    D: tl.constexpr,
-    GP: tl.constexpr,
-    PS: tl.constexpr,
-    BP: tl.constexpr,
-    BG: tl.constexpr,
-    BR: tl.constexpr,
     BLOCKS: tl.constexpr,  # blocks of rows per program
-    DOT: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    D: tl.constexpr, GP: tl.constexpr, PS: tl.constexpr, BP: tl.constexpr, BG: tl.constexpr, BR: tl.constexpr,
+    DOT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """Sum the gradients of BG hidden channels' weights over BLOCKS blocks of rows; partial sums are added later."""
     i_g = tl.program_id(0)
     i_s = tl.program_id(1)

@@ -1,4 +1,4 @@
-"""What the Triton kernels are told and what they leave, how frames are cut into patches, and where windows lie in them.
+"""Plan of the Triton kernels: their settings, the patches that frames are cut into, the places of windows in them.
 
 Nothing here needs Triton.
 """
@@ -14,14 +14,14 @@ MAX_PATCH_SIDE = 14
 
 
 class Settings(NamedTuple):
-    """What an operator is told beside its tensors.
+    """Arguments of an operator beside its tensors.
 
     Attributes:
         window: K.
         num_pairs: F, pairs of frames in a clip.
         step: frames from queries to keys.
         is_masked: give places outside the image no share.
-        pad_value: what is outside the image.
+        pad_value: keys and values outside the image.
         affinity_dtype: of the affinities that the motion features are made from, and of the products for them.
     """
 

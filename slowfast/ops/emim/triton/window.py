@@ -6,7 +6,7 @@ holds the relative bias where the key is in the query's window and NOTHING where
 is in one tile: the softmax is direct. Places outside the image are one virtual key, ``pad`` in every channel, with
 affinity c = scale * pad * sum(q) plus each place's own bias; ``share`` is the log of the sum of exp(bias) over them.
 
-Affinities are written as the bands of ``triton_mlp`` (names and dtypes are explained there): first whole rows as if
+Affinities are written as the bands of ``mlp`` (names and dtypes are explained there): first whole rows as if
 every place lay outside the image, then, behind a barrier, what lies inside. No atomics: gradients of keys and values
 are gathered by the program that owns them. Exponentials and logs are to base 2, for which there are instructions.
 
@@ -61,32 +61,41 @@ def _pair(H, W, T, F, step, patches, clip_stride, frame_stride, D: tl.constexpr)
 
 
 @triton.jit
+def _offsets(
+    y, x, near_y, near_x, W, token_stride, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """Return the numbers of a patch's tokens, and offsets of their channels, of those in reach, and of the tile."""
+    token = y * W + x
+    o_d = tl.arange(0, D)[None, :]
+    o_tile = tl.arange(0, BM)[:, None] * BN + tl.arange(0, BN)[None, :]
+    return token, token[:, None] * token_stride + o_d, (near_y * W + near_x)[:, None] * token_stride + o_d, o_tile
+
+
+@triton.jit
+def _window_offsets(token, y, x, near_y, near_x, K: tl.constexpr, PS: tl.constexpr):
+    """Return offsets in a band; a key's displacement is its place minus the query's: one number for each of them."""
+    return (token * PS - (y * K + x))[:, None] + ((near_y + K // 2) * K + near_x + K // 2)[None, :]
+
+
+@triton.jit
 def attend_forward(
     q, k, v,  # (B, T, H*W, N, D) with strides of clips, frames and tokens
     out,  # (B, T, H*W, N, D)
-    band,  # (N, B*F, H*W, PS)
-    lse,  # (N, B*F, H*W), to base 2
-    bias,  # (N, K*K)
-    share,  # (N, H*W)
-    bias_tile,  # (N, patches, BM, BN)
+    band, lse,  # (N, B*F, H*W, PS); (N, B*F, H*W), to base 2
+    bias, share, bias_tile,  # (N, K*K), (N, H*W), (N, patches, BM, BN)
     H, W, T, F, step, heads, patches, clip_stride, frame_stride, token_stride, scale, pad,
     K: tl.constexpr, D: tl.constexpr, PS: tl.constexpr, BP: tl.constexpr,
     TH: tl.constexpr, TW: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     USE_BAND: tl.constexpr, USE_MASK: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write attended values, log of the softmax's sum, and (USE_BAND) affinities of one patch of one pair and head."""
-    RADIUS: tl.constexpr = K // 2
     i_t, _, i_h, frame, at_q, at_k, row = _pair(H, W, T, F, step, patches, clip_stride, frame_stride, D)
-    y, x, m_q, near_y, near_x, m_k = _places(i_t, H, W, RADIUS, TH, TW, KH, KW, BM, BN)
-    token = y * W + x
-    o_d = tl.arange(0, D)
+    y, x, m_q, near_y, near_x, m_k = _places(i_t, H, W, K // 2, TH, TW, KH, KW, BM, BN)
+    token, o_q, o_k, o_tile = _offsets(y, x, near_y, near_x, W, token_stride, D, BM, BN)
     o_p = tl.arange(0, BP)
-    o_q = token[:, None] * token_stride + o_d[None, :]
-    o_k = (near_y * W + near_x)[:, None] * token_stride + o_d[None, :]
     b_q = tl.load(q + at_q + o_q, mask=m_q[:, None], other=0.0)
     b_k = tl.load(k + at_k + o_k, mask=m_k[:, None], other=0.0)
     b_v = tl.load(v + at_k + o_k, mask=m_k[:, None], other=0.0)
-    o_tile = tl.arange(0, BM)[:, None] * BN + tl.arange(0, BN)[None, :]
     p_bias = bias_tile + (i_h * patches + i_t) * (BM * BN) + o_tile
     b_bias = tl.load(p_bias)
     b_c = tl.sum(b_q.to(tl.float32), 1) * (scale * pad)
@@ -103,8 +112,7 @@ def attend_forward(
 
     b_s = tl.dot(b_q.to(DOT), tl.trans(b_k.to(DOT)), input_precision=PRECISION) * scale + b_bias
     if USE_BAND:
-        # A key's displacement is its place minus the query's: one number for the query plus one for the key.
-        o_window = (token * PS - (y * K + x))[:, None] + ((near_y + RADIUS) * K + near_x + RADIUS)[None, :]
+        o_window = _window_offsets(token, y, x, near_y, near_x, K, PS)
         b_bias = tl.load(p_bias)  # again, since held until here it would take registers that are not there
         tl.store(p_band + o_window, b_s.to(band.dtype.element_ty), mask=b_bias > NOTHING)
     b_max = tl.max(b_s, 1) * LOG2_E
@@ -119,7 +127,7 @@ def attend_forward(
         b_sum += b_virtual
         b_out += (b_virtual * pad)[:, None]
     b_out = b_out * (1.0 / b_sum)[:, None]
-    p_out = out + (frame * H * W * heads + i_h) * D + (token[:, None] * (heads * D) + o_d[None, :])
+    p_out = out + (frame * H * W * heads + i_h) * D + (token[:, None] * (heads * D) + tl.arange(0, D)[None, :])
     tl.store(p_out, b_out.to(out.dtype.element_ty), mask=m_q[:, None])
     tl.store(lse + row + token, b_max + tl.log2(b_sum), mask=m_q)
 
@@ -128,12 +136,8 @@ def attend_forward(
 def attend_backward_query(
     q, k, v,  # (B, T, H*W, N, D) with strides of clips, frames and tokens
     grad_out,  # (B, F, H*W, N, D)
-    lse,  # (N, B*F, H*W), to base 2
-    bias,  # (N, K*K)
-    share,  # (N, H*W)
-    bias_tile,  # (N, patches, BM, BN)
-    grad_band,  # (N, B*F, H*W, PS), through the motion features
-    grad_affinity,  # (N, B*F, H*W, PS), in all
+    lse, bias, share, bias_tile,  # (N, B*F, H*W) to base 2, (N, K*K), (N, H*W), (N, patches, BM, BN)
+    grad_band, grad_affinity,  # (N, B*F, H*W, PS), through the motion features and in all
     grad_q,  # (B, T, H*W, N, D)
     H, W, T, F, step, heads, patches, clip_stride, frame_stride, token_stride, scale, pad,
     K: tl.constexpr, D: tl.constexpr, PS: tl.constexpr, BP: tl.constexpr,
@@ -141,22 +145,16 @@ def attend_backward_query(
     USE_BAND: tl.constexpr, USE_MASK: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write the gradients of the affinities and of the queries of one patch of one pair and head."""
-    RADIUS: tl.constexpr = K // 2
     i_t, i_f, i_h, frame, at_q, at_k, row = _pair(H, W, T, F, step, patches, clip_stride, frame_stride, D)
-    y, x, m_q, near_y, near_x, m_k = _places(i_t, H, W, RADIUS, TH, TW, KH, KW, BM, BN)
-    token = y * W + x
-    o_d = tl.arange(0, D)
+    y, x, m_q, near_y, near_x, m_k = _places(i_t, H, W, K // 2, TH, TW, KH, KW, BM, BN)
+    token, o_q, o_k, o_tile = _offsets(y, x, near_y, near_x, W, token_stride, D, BM, BN)
     o_p = tl.arange(0, BP)
-    o_q = token[:, None] * token_stride + o_d[None, :]
-    o_k = (near_y * W + near_x)[:, None] * token_stride + o_d[None, :]
-    o_out = token[:, None] * (heads * D) + o_d[None, :]
+    o_out = token[:, None] * (heads * D) + tl.arange(0, D)[None, :]
     b_q = tl.load(q + at_q + o_q, mask=m_q[:, None], other=0.0)
     b_k = tl.load(k + at_k + o_k, mask=m_k[:, None], other=0.0).to(DOT)
     b_v = tl.load(v + at_k + o_k, mask=m_k[:, None], other=0.0).to(DOT)
-    p_do = grad_out + (i_f.to(tl.int64) * H * W * heads + i_h) * D
-    b_do = tl.load(p_do + o_out, mask=m_q[:, None], other=0.0)
+    b_do = tl.load(grad_out + (i_f.to(tl.int64) * H * W * heads + i_h) * D + o_out, mask=m_q[:, None], other=0.0)
     b_lse = tl.load(lse + row + token, mask=m_q, other=0.0)
-    o_tile = tl.arange(0, BM)[:, None] * BN + tl.arange(0, BN)[None, :]
     p_bias = bias_tile + (i_h * patches + i_t) * (BM * BN) + o_tile
     b_bias = tl.load(p_bias)
     b_s = tl.dot(b_q.to(DOT), tl.trans(b_k), input_precision=PRECISION) * scale + b_bias
@@ -187,7 +185,7 @@ def attend_backward_query(
     tl.debug_barrier()
 
     b_ds = b_p * (b_dp - b_delta[:, None])
-    o_window = (token * PS - (y * K + x))[:, None] + ((near_y + RADIUS) * K + near_x + RADIUS)[None, :]
+    o_window = _window_offsets(token, y, x, near_y, near_x, K, PS)
     b_bias = tl.load(p_bias)  # again, as above
     if USE_BAND:
         b_inside = tl.load(grad_band + row * PS + o_window, mask=b_bias > NOTHING, other=0.0).to(tl.float32)
@@ -216,13 +214,12 @@ def attend_backward_key(
     MEETINGS: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write the gradients of a patch of keys and values of one frame and head: sums over the queries that see them."""
-    RADIUS: tl.constexpr = K // 2
     i_t = tl.program_id(0) % patches
     i_f = tl.program_id(0) // patches
     i_h = tl.program_id(1)
     clip = i_f // T
     frame = i_f % T
-    y, x, m_k, near_y, near_x, m_q = _places(i_t, H, W, RADIUS, TH, TW, KH, KW, BM, BN)
+    y, x, m_k, near_y, near_x, m_q = _places(i_t, H, W, K // 2, TH, TW, KH, KW, BM, BN)
     token = near_y * W + near_x
     o_d = tl.arange(0, D)
     head = clip.to(tl.int64) * clip_stride + i_h * D
@@ -230,7 +227,7 @@ def attend_backward_key(
     b_k = tl.load(k + (head + frame.to(tl.int64) * frame_stride) + o_k, mask=m_k[:, None], other=0.0).to(DOT)
     o_tile = tl.arange(0, BN)[:, None] * BM + tl.arange(0, BM)[None, :]
     b_bias = tl.load(bias_tile + (i_h * patches + i_t) * (BM * BN) + o_tile)
-    o_window = (token * PS - (near_y * K + near_x))[:, None] + ((y + RADIUS) * K + x + RADIUS)[None, :]
+    o_window = _window_offsets(token, near_y, near_x, y, x, K, PS)
     b_dk = tl.zeros((BM, D), tl.float32)
     b_dv = tl.zeros((BM, D), tl.float32)
     pairs = tl.num_programs(0) // patches // T * F

@@ -15,14 +15,8 @@ from slowfast.ops.precision import wide
 class DepthwiseConv3d(nn.Conv3d):
     """Depthwise convolution of stride 1 that keeps the size: (B, C, T, H, W) -> the same shape.
 
-    Parameters and results are those of ``nn.Conv3d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)``.
-
-    Args:
-        dim: channels C.
-        kernel_size: side of the kernel over time, height and width; odd.
-
-    Raises:
-        ValueError: an even kernel.
+    Parameters and results are those of ``nn.Conv3d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)``; the
+    kernel is odd.
     """
 
     def __init__(self, dim: int, kernel_size: int) -> None:
@@ -41,10 +35,9 @@ class DepthwiseConv3d(nn.Conv3d):
 
 
 class _SameDepthwise(torch.autograd.Function):
-    """The gradient of the input as what it is, a convolution with the mirrored kernel; that of the weights by frames.
+    """Depthwise convolution with a gradient of its own: of the input by the mirrored kernel, of the weights by frames.
 
-    oneDNN computes the first from its backward primitive, about ten times slower than a forward convolution of that
-    size (``tools/benchmark.py depthwise``).
+    oneDNN's backward primitive is about ten times slower than a forward convolution of that size.
     """
 
     @staticmethod
@@ -82,28 +75,22 @@ def _weight_gradient(x: torch.Tensor, grad: torch.Tensor, shape: Sequence[int]) 
     middle = [size // 2 for size in kernel]
     gap = middle[0] if len(x) > 1 else 0
     padded_grad = _frames_in_a_row(grad, gap)
+    shifts = range(-middle[0], middle[0] + 1)
     columns = []
     for start in range(0, kernel[2], _MAX_WIDTH):
         width = min(_MAX_WIDTH, kernel[2] - start)
         left = middle[2] - start
         padded_x = _frames_in_a_row(x, gap, left, width - 1 - left)
-        columns.append(
-            torch.stack(
-                [
-                    _plane_gradient(*_paired(padded_x, padded_grad, shift), (channels, 1, kernel[1], width), middle[1])
-                    for shift in range(-middle[0], middle[0] + 1)
-                ],
-                dim=2,
-            )
-        )
+        plane = (channels, 1, kernel[1], width)
+        pairs = (_paired(padded_x, padded_grad, shift) for shift in shifts)
+        columns.append(torch.stack([_plane_gradient(*pair, plane, middle[1]) for pair in pairs], dim=2))
     return torch.cat(columns, dim=-1)
 
 
 def _frames_in_a_row(x: torch.Tensor, gap: int, left: int = 0, right: int = 0) -> torch.Tensor:
     """Return (B, C, T, H, W) as images with the channels last, (B * (T + gap), C, H, left + W + right).
 
-    Every clip is followed by ``gap`` empty images, so that a shift by no more never pairs frames of two clips; columns
-    are added as zeros, or cut off where their number is negative.
+    ``gap`` empty images after every clip keep shifts from pairing frames of two clips; negative columns are cut off.
     """
     clips = x.permute(0, 2, 3, 4, 1).to(wide(x.dtype))
     padding = (0, 0, left, right, 0, 0, 0, gap)
