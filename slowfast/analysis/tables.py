@@ -11,14 +11,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 import yaml
 
 from slowfast.analysis.study import configuration_name
 from slowfast.config.experiment import CONFIG_FILE, load_cfg
 from slowfast.config.parser import BASE_KEY, flat_settings, read_bases, read_yaml
-from slowfast.models import build_model
-from slowfast.models.complexity import count_gmacs
+from slowfast.models.complexity import view_gflops
 from slowfast.utils.errors import UserError
 
 RESULTS = Path("exp/results.csv")
@@ -93,23 +91,6 @@ def in_yaml(value: object) -> str:
 
 def _link(path: str) -> str:
     return f"[`{configuration_name(path)}`]({os.path.relpath(path, PAGE.parent)})"
-
-
-def view_gflops(cfg, counted: dict[str, float]) -> float:
-    """Return the billions of multiply-accumulates of one view.
-
-    Args:
-        cfg: the configuration.
-        counted: counts by model, which several configurations share; this one is added.
-    """
-    side = cfg.DATA.TEST_CROP_SIZE
-    # Without the number of classes: the head takes less than a thousandth of what is printed.
-    key = f"{cfg.MODEL.MODEL_NAME} {cfg.DATA.NUM_FRAMES} {side} {cfg.UNIFORMER} {cfg.EMIM}"
-    if key not in counted:
-        with torch.device("meta"):
-            model = build_model(cfg)
-        counted[key] = count_gmacs(model, (3, cfg.DATA.NUM_FRAMES, side, side))
-    return counted[key]
 
 
 def _replace(page: str, name: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,17 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from slowfast.datasets.augment.mixup import merged_accuracy_target
 from slowfast.datasets.augment.on_device import TrainBatchTransform
 from slowfast.datasets.loader import Batch
 from slowfast.engine.observe import Observer
 from slowfast.engine.precision import autocast
 from slowfast.engine.record import Recorder
+from slowfast.models.losses import count_correct, soft_target_cross_entropy
 from slowfast.utils.distributed import Process, gather_to_all
 
 ON_NONFINITE = ("stop", "skip")
@@ -128,12 +127,11 @@ def _accumulate(training: Training, clips: torch.Tensor, targets: torch.Tensor, 
         with nullcontext() if is_last or not is_parallel else training.model.no_sync():
             with autocast(training.precision, training.process.device):
                 logits = training.model(part)
-            loss = weight * F.cross_entropy(logits.float(), part_targets, reduction="sum")
+            loss = weight * soft_target_cross_entropy(logits, part_targets)
             # Over the nominal number of clips, so that a clip weighs the same on a process that had to skip others.
             training.scaler.scale(loss / training.clips_per_step).backward()
-        scores, label = merged_accuracy_target(logits, part_targets)
         loss_sum += loss.item()
-        num_correct += weight * (scores.argmax(dim=1) == label).sum().item()
+        num_correct += weight * count_correct(logits, part_targets).item()
     return loss_sum, num_correct
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Collection
 
 import numpy as np
 from torch import nn
@@ -19,7 +20,6 @@ from slowfast.engine.record import Recorder
 from slowfast.engine.results import SCORES, measure, summary_line, write_results
 from slowfast.engine.scores import Scores, save_scores
 from slowfast.models import build_model
-from slowfast.models.folding import folded
 from slowfast.models.pretrained import read_checkpoint, unwrap_weights
 from slowfast.utils.distributed import Process
 from slowfast.utils.metrics import ENSEMBLE_METHODS, ensemble
@@ -44,7 +44,7 @@ def test(cfg, process: Process, recorder: Recorder) -> dict | None:
     loader = construct_loader(cfg, "test", process.rank, process.world_size)
     path = checkpoint_to_test(cfg.OUTPUT_DIR, cfg.TEST.CHECKPOINT_FILE_PATH)
     model, state = load_tested(cfg, path, loader.dataset.class_names)
-    model = (folded(model) if cfg.TEST.FOLD_NORMS else model).to(process.device)
+    model.to(process.device)
     logger.info(
         "testing %s (%s) on %d videos x %d views of %s",
         path, f"epoch {state['epoch']}" if "epoch" in state else "weights only", loader.dataset.num_videos,
@@ -89,7 +89,7 @@ def load_tested(cfg, path: str, class_names: list[str] | None) -> tuple[nn.Modul
     state = read_checkpoint(path)
     _check_class_names(path, state.get("class_names"), class_names)
     model = build_model(cfg)
-    load_model_state(model, _chosen_weights(state, cfg.TEST.WEIGHTS, path), path)
+    load_model_state(model, _chosen_weights(state, cfg.TEST.WEIGHTS, path, model.state_dict()), path)
     return model, state
 
 
@@ -102,9 +102,9 @@ def describe_views(cfg) -> str:
     )
 
 
-def _chosen_weights(state: dict, which: str, path: str) -> dict:
+def _chosen_weights(state: dict, which: str, path: str, names: Collection[str]) -> dict:
     if which == "model":
-        return unwrap_weights(state, path)[0]
+        return unwrap_weights(state, path, names)[0]
     if not state.get("ema_state"):
         raise ValueError(f"TEST.WEIGHTS is ema, but {path} has no averaged weights (SOLVER.EMA_DECAY makes them)")
     return state["ema_state"]

@@ -1,7 +1,9 @@
 """Attention modules of a UniFormer block: joint space-time attention, EMIM in its place, and the paper's variants.
 
 Dimension letters: ``B`` clips, ``T`` frames, ``H W`` token grid, ``C`` channels, ``N`` heads, ``D`` channels per head.
-Every module maps (B, T, H, W, C) to the same shape and is built from ``(dim, num_heads)`` and its own keywords.
+Every module maps (B, T, H, W, C) to the same shape, is built from ``(dim, num_heads)`` and its own keywords, and takes
+these from a configuration in ``from_config(cfg, stage, dim, num_heads)``. A new one is a class and a row of
+``ATTENTIONS``.
 """
 
 from __future__ import annotations
@@ -9,41 +11,44 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from slowfast.ops.emim import (
-    EmimRules,
-    MotionWeights,
-    bias_shape,
-    check_backend,
-    check_window,
-    cost_volume,
-    emim_attention,
-)
+from slowfast.ops.emim import EmimRules, MotionWeights, bias_shape, cost_volume, emim_attention
 from slowfast.ops.emim.motion import motion_features, quick_gelu
 from slowfast.ops.precision import widened
+from slowfast.utils.errors import UserError
 
 
-class JointAttention(nn.Module):
-    """Softmax attention of every token to all T * H * W tokens of the clip."""
+class Attention(nn.Module):
+    """Projections that all attentions have; ``products`` names the rest of their operations in tables of costs."""
 
-    def __init__(self, dim: int, num_heads: int, qkv_bias: bool = True) -> None:
+    products = "joint attention products"
+
+    def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
+    @classmethod
+    def from_config(cls, cfg, stage: int, dim: int, num_heads: int) -> Attention:
+        """Build the attention of a block of ``stage`` (3 or 4)."""
+        return cls(dim, num_heads)
+
+    def project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return query, key and value, (B, T, H, W, N, D) each, views of one projection."""
+        return self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
+
+
+class JointAttention(Attention):
+    """Softmax attention of every token to all T * H * W tokens of the clip."""
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        query, key, value = split_heads(self.qkv(x), self.num_heads)
-        return self.proj(joint_attention(query, key, value).flatten(-2))
-
-
-def split_heads(qkv: torch.Tensor, num_heads: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Split (B, T, H, W, 3 * C) into query, key and value, (B, T, H, W, N, D) each."""
-    return qkv.unflatten(-1, (3, num_heads, -1)).unbind(-3)
+        return self.proj(joint_attention(*self.project(x)).flatten(-2))
 
 
 def joint_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -61,13 +66,9 @@ class QuickGELU(nn.Module):
 
 
 class MotionMlp(nn.Sequential):
-    """The MLP f in M = f(A) (Eq. 5), shared by the heads: (..., P) affinities to (..., D) motion features.
+    """The MLP f in M = f(A) (Eq. 5), shared by the heads: (..., window * window) affinities to (..., channels)."""
 
-    Args:
-        window: side of the window, P = window * window.
-        channels: D, channels per head.
-        zero_init: whether f starts as zero.
-    """
+    products = "motion MLPs"
 
     def __init__(self, window: int, channels: int, zero_init: bool) -> None:
         places = window * window
@@ -93,13 +94,12 @@ class MotionMlp(nn.Sequential):
         return motion_features(affinity, self.weights)
 
 
-class EmimAttention(nn.Module):
+class EmimAttention(Attention):
     """Window attention to the next frame plus motion features from its affinities (arXiv 2510.18705, section 3).
 
     Args:
         dim: channels.
         num_heads: heads; ``dim`` must be a multiple of it.
-        qkv_bias: bias of the query, key and value projection.
         window: side of the window (tokens), odd unless ``rules`` say tiles.
         motion: add the motion features (Table 7).
         relative_bias: learn a bias per head and displacement.
@@ -108,11 +108,12 @@ class EmimAttention(nn.Module):
         backend: implementation, see :func:`slowfast.ops.emim.emim_attention`.
     """
 
+    products = "EMIM window products"
+
     def __init__(
         self,
         dim: int,
         num_heads: int,
-        qkv_bias: bool = True,
         window: int = 7,
         motion: bool = True,
         relative_bias: bool = True,
@@ -120,23 +121,22 @@ class EmimAttention(nn.Module):
         rules: EmimRules = EmimRules(),  # noqa: B008 (immutable)
         backend: str = "auto",
     ) -> None:
-        super().__init__()
-        check_window(window, rules=rules)
-        check_backend(backend)
-        self.num_heads = num_heads
+        super().__init__(dim, num_heads)
         self.window = window
         self.rules = rules
         self.backend = backend
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
         self.rpb = None
         if relative_bias:
             self.rpb = nn.Parameter(torch.zeros(bias_shape(num_heads, window, rules)))
             nn.init.trunc_normal_(self.rpb, std=0.02)
         self.motion_conv = MotionMlp(window, dim // num_heads, zero_init_motion) if motion else None
 
+    @classmethod
+    def from_config(cls, cfg, stage: int, dim: int, num_heads: int) -> EmimAttention:
+        return cls(dim, num_heads, motion=cfg.EMIM.MOTION, relative_bias=cfg.EMIM.RELATIVE_BIAS, **_shared(cfg, stage))
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        query, key, value = split_heads(self.qkv(x), self.num_heads)
+        query, key, value = self.project(x)
         motion = None if self.motion_conv is None else self.motion_conv.weights
         out = emim_attention(query, key, value, self.window, self.rpb, motion, self.rules, self.backend)
         return self.proj(out.flatten(-2))
@@ -145,10 +145,10 @@ class EmimAttention(nn.Module):
 class CostVolume(nn.Module):
     """Products of tokens with windows of the next frame, see :func:`slowfast.ops.emim.cost_volume`; no parameters."""
 
+    products = "cost volumes"
+
     def __init__(self, window: int, rules: EmimRules, backend: str) -> None:
         super().__init__()
-        check_window(window)
-        check_backend(backend)
         self.window = window
         self.rules = rules
         self.backend = backend
@@ -157,93 +157,69 @@ class CostVolume(nn.Module):
         return cost_volume(query, key, self.window, self.rules, self.backend)
 
 
-class JointCostVolumeAttention(nn.Module):
+class JointCostVolumeAttention(Attention):
     """Joint attention with a traditional cost volume beside it: the paper's counter-proposal (Table 10).
 
     The paper says no more than that. Built here: queries of a frame and keys of the next one are normalised to length
     one, their products over a window with zeros outside the image are the cost volume, EMIM's motion MLP reads it, and
-    its features are added to the attended values before the projection.
-
-    Args:
-        dim: channels.
-        num_heads: heads; ``dim`` must be a multiple of it.
-        qkv_bias: bias of the query, key and value projection.
-        window: side of the window (tokens), odd.
-        zero_init_motion: start the motion branch at zero.
-        rules: which frames meet; windows must be sliding.
-        backend: as in EMIM.
+    its features are added to the attended values before the projection. Arguments are those of
+    :class:`EmimAttention`; windows must be sliding.
     """
 
     def __init__(
         self,
         dim: int,
         num_heads: int,
-        qkv_bias: bool = True,
         window: int = 7,
         zero_init_motion: bool = True,
         rules: EmimRules = EmimRules(),  # noqa: B008 (immutable)
         backend: str = "auto",
     ) -> None:
-        super().__init__()
-        if rules.sampling != "sliding":
-            raise ValueError(f"EMIM.SAMPLING must be sliding for joint_cost_volume attention, found {rules.sampling!r}")
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
+        super().__init__(dim, num_heads)
         self.cost_volume = CostVolume(window, replace(rules, pad_value=0.0), backend)
         self.motion_conv = MotionMlp(window, dim // num_heads, zero_init_motion)
 
+    @classmethod
+    def from_config(cls, cfg, stage: int, dim: int, num_heads: int) -> JointCostVolumeAttention:
+        name = f"joint_cost_volume in UNIFORMER.STAGE{stage}_ATTENTION"
+        if cfg.EMIM.SAMPLING != "sliding":
+            raise UserError(f"EMIM.SAMPLING must be sliding for {name}, found {cfg.EMIM.SAMPLING!r}")
+        if not cfg.EMIM.MOTION:
+            raise UserError(f"EMIM.MOTION is False, but motion is all that {name} adds to joint: name joint instead")
+        return cls(dim, num_heads, **_shared(cfg, stage))
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        query, key, value = split_heads(self.qkv(x), self.num_heads)
+        query, key, value = self.project(x)
         out = joint_attention(query, key, value)
-        query, key = (F.normalize(widened(x), dim=-1) for x in (query, key))
-        motion = self.motion_conv(self.cost_volume(query, key))
+        motion = self.motion_conv(self.cost_volume(*(F.normalize(widened(x), dim=-1) for x in (query, key))))
         return self.proj((out + motion.to(out.dtype)).flatten(-2))
 
 
-# What UNIFORMER.STAGE3_ATTENTION and STAGE4_ATTENTION may name.
+def _shared(cfg, stage: int) -> dict:
+    """Return the keywords that attentions with windows have in common."""
+    emim = cfg.EMIM
+    if len(emim.WINDOW) != 2:
+        raise UserError(f"EMIM.WINDOW has one entry for stage 3 and one for stage 4, found {emim.WINDOW}")
+    window = emim.WINDOW[stage - 3]
+    if window < 1 or (emim.SAMPLING == "sliding" and window % 2 == 0):
+        rule = "at least 1 and, centred on a token (EMIM.SAMPLING sliding), odd"
+        raise UserError(f"EMIM.WINDOW for stage {stage} must be {rule}; found {window}")
+    if emim.BACKEND in ("natten", "triton") and find_spec(emim.BACKEND) is None:
+        raise UserError(f"EMIM.BACKEND {emim.BACKEND} needs that package, which is not installed (pip install)")
+    rules = EmimRules(emim.SAMPLING, emim.TEMPORAL_INTERVAL, emim.LAST_FRAME, emim.PADDING)
+    return {"window": window, "zero_init_motion": emim.ZERO_INIT_MOTION, "rules": rules, "backend": emim.BACKEND}
+
+
+# Names in UNIFORMER.STAGE3_ATTENTION and STAGE4_ATTENTION.
 ATTENTIONS = {"joint": JointAttention, "emim": EmimAttention, "joint_cost_volume": JointCostVolumeAttention}
 
-# Builds the attention of one block from its channels and number of heads.
-AttentionFactory = Callable[[int, int], nn.Module]
+AttentionFactory = Callable[[int, int], nn.Module]  # from channels and heads of a block
 
 
-def build_attention(cfg) -> list[list[AttentionFactory]]:
-    """Return, for stages 3 and 4, what builds the attention of their blocks, from the UNIFORMER and EMIM sections.
-
-    Raises:
-        ValueError: naming the key, the value found and what is allowed.
-    """
-    check_backend(cfg.EMIM.BACKEND)
-    if len(cfg.EMIM.WINDOW) != 2:
-        raise ValueError(f"EMIM.WINDOW has one entry for stage 3 and one for stage 4, found {cfg.EMIM.WINDOW}")
-    rules = EmimRules(
-        sampling=cfg.EMIM.SAMPLING,
-        temporal_interval=cfg.EMIM.TEMPORAL_INTERVAL,
-        last_frame=cfg.EMIM.LAST_FRAME,
-        padding=cfg.EMIM.PADDING,
-    )
-    stages = []
-    for stage, window in zip((3, 4), cfg.EMIM.WINDOW, strict=True):
-        check_window(window, f"EMIM.WINDOW for stage {stage}", rules)
-        shared = {
-            "window": window,
-            "zero_init_motion": cfg.EMIM.ZERO_INIT_MOTION,
-            "rules": rules,
-            "backend": cfg.EMIM.BACKEND,
-        }
-        options = {
-            "joint": {},
-            "emim": {**shared, "motion": cfg.EMIM.MOTION, "relative_bias": cfg.EMIM.RELATIVE_BIAS},
-            "joint_cost_volume": shared,
-        }
-        names = cfg.UNIFORMER[f"STAGE{stage}_ATTENTION"]
-        if not names or not set(names) <= set(ATTENTIONS):
-            raise ValueError(f"UNIFORMER.STAGE{stage}_ATTENTION lists names from {list(ATTENTIONS)}, found {names}")
-        if "joint_cost_volume" in names and not cfg.EMIM.MOTION:
-            raise ValueError(
-                f"EMIM.MOTION is False, but motion features are all that joint_cost_volume in "
-                f"UNIFORMER.STAGE{stage}_ATTENTION adds to joint attention: name joint instead"
-            )
-        stages.append([partial(ATTENTIONS[name], qkv_bias=cfg.UNIFORMER.QKV_BIAS, **options[name]) for name in names])
-    return stages
+def build_attention(cfg, stage: int) -> list[AttentionFactory]:
+    """Return the builders of the attention of successive blocks of ``stage``, one per name in its pattern."""
+    key = f"STAGE{stage}_ATTENTION"
+    names = cfg.UNIFORMER[key]
+    if not names or not set(names) <= set(ATTENTIONS):
+        raise UserError(f"UNIFORMER.{key} lists names from {list(ATTENTIONS)}, found {names}")
+    return [partial(ATTENTIONS[name].from_config, cfg, stage) for name in names]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections import Counter
 from dataclasses import dataclass
 
@@ -11,15 +10,16 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from slowfast.models.attention import CostVolume, EmimAttention, JointAttention, JointCostVolumeAttention, MotionMlp
+from slowfast.models.attention import EmimAttention, MotionMlp
+from slowfast.models.build import Model, build_model, model_class
+from slowfast.models.layers import Mlp, PatchEmbed
+
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """Multiply-accumulates of one forward pass, split in two ways; both splits add up to ``macs``.
-
-    ``by_stage`` follows the network (stem, stages, head), ``by_kind`` has the largest kind of operator first.
-    """
+    """Multiply-accumulates of one forward pass: from stem to head, and by kind of operator, the largest first."""
 
     by_stage: dict[str, int]
     by_kind: dict[str, int]
@@ -34,12 +34,25 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count_gmacs(model: nn.Module, clip_shape: tuple[int, int, int, int]) -> float:
+def count_gmacs(model: Model, clip_shape: tuple[int, int, int, int]) -> float:
     """Return the billions of multiply-accumulates that :func:`count_macs` finds, which papers print as GFLOPs."""
     return count_macs(model, clip_shape).macs / 1e9
 
 
-def count_macs(model: nn.Module, clip_shape: tuple[int, int, int, int]) -> Complexity:
+def view_gflops(cfg, counted: dict[str, float]) -> float:
+    """Return the billions of multiply-accumulates of one view in testing; ``counted`` is a cache of such counts."""
+    frames, side = cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE
+    sections = {name: cfg[name] for name in model_class(cfg).SECTIONS}
+    # Without the number of classes: the head takes less than a thousandth of the total.
+    key = f"{cfg.MODEL.MODEL_NAME} {frames} {side} {sections}"
+    if key not in counted:
+        with torch.device("meta"):
+            model = build_model(cfg)
+        counted[key] = count_gmacs(model, (3, frames, side, side))
+    return counted[key]
+
+
+def count_macs(model: Model, clip_shape: tuple[int, int, int, int]) -> Complexity:
     """Count the multiply-accumulates of one forward pass on the meta device, without computing anything.
 
     Convolutions, linear layers and attention products count; norms, activations and sums do not. EMIM counts by its
@@ -50,25 +63,25 @@ def count_macs(model: nn.Module, clip_shape: tuple[int, int, int, int]) -> Compl
         clip_shape: (3, T, H, W) of one clip.
     """
     model = copy.deepcopy(model).to("meta").eval()
-    for module in model.modules():
-        if isinstance(module, (EmimAttention, CostVolume)):
+    modules = dict(model.named_modules())
+    for module in modules.values():
+        if hasattr(module, "backend"):
             module.backend = "reference"
     clip = torch.empty(1, *clip_shape, device="meta", dtype=next(model.parameters()).dtype)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(clip)
 
-    modules = dict(model.named_modules())
-    by_stage = Counter({_stage(name): 0 for name in modules})  # in the order of the network
+    by_stage = Counter({model.stage_of(name): 0 for name in modules})  # in the order of the network
     by_kind: Counter[str] = Counter()
     for name, flops_of_operators in _own_flops(counter.get_flop_counts(), type(model).__name__).items():
         for operator, flops in flops_of_operators.items():
-            by_stage[_stage(name)] += flops // 2
-            by_kind[_kind(name, modules[name], operator)] += flops // 2
+            by_stage[model.stage_of(name)] += flops // 2
+            by_kind[_kind(name, modules, operator)] += flops // 2
     return Complexity({stage: macs for stage, macs in by_stage.items() if macs}, dict(by_kind.most_common()))
 
 
 def _own_flops(counts: dict[str, dict], root: str) -> dict[str, Counter]:
-    """Return, by module name, what each module computes itself, of counts that include a module's children."""
+    """Return, by module name, the counts of each module itself, of counts that include a module's children."""
     own = {name: Counter(operators) for name, operators in counts.items() if name != "Global"}
     for name, operators in counts.items():
         parent = name.rpartition(".")[0]
@@ -79,33 +92,16 @@ def _own_flops(counts: dict[str, dict], root: str) -> dict[str, Counter]:
     return {name.removeprefix(root).removeprefix("."): +operators for name, operators in own.items()}
 
 
-def _stage(name: str) -> str:
-    child = name.partition(".")[0]
-    if child == "patch_embed1":
-        return "stem"
-    if child.startswith("patch_embed"):
-        return "patch embeddings"
-    return re.sub(r"^blocks(\d)$", r"stage \1", child) or "other"
-
-
-def _kind(name: str, module: nn.Module, operator) -> str:
-    *path, last = name.split(".")
-    if isinstance(module, (nn.Conv2d, nn.Conv3d)) and module.groups > 1:
+def _kind(name: str, modules: dict[str, nn.Module], operator) -> str:
+    module, parent = modules[name], modules[name.rpartition(".")[0]]
+    is_linear = operator in (torch.ops.aten.mm, torch.ops.aten.addmm)
+    if isinstance(module, CONVOLUTIONS) and module.groups > 1:
         return "depthwise convolutions"
-    if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)):
-        if path and path[0].startswith("patch_embed"):
-            return "patch-embedding convolutions"
-        if last == "head":
-            return "head"
-        if "motion_conv" in path:
-            return "motion MLPs"
-        return "MLPs" if "mlp" in path else "projections"
-    if isinstance(module, EmimAttention):
+    if isinstance(module, (nn.Linear, *CONVOLUTIONS)):
+        kinds = {PatchEmbed: "patch-embedding convolutions", Mlp: "MLPs", MotionMlp: MotionMlp.products}
+        default = "convolutions" if max(getattr(module, "kernel_size", [1])) > 1 else "projections"
+        return "head" if name == "head" else kinds.get(type(parent), default)
+    if isinstance(module, EmimAttention) and is_linear:
         # The motion MLP is not called as a module: its weights are an argument of the operator.
-        is_linear = operator in (torch.ops.aten.mm, torch.ops.aten.addmm)
-        return "motion MLPs" if is_linear else "EMIM window products"
-    if isinstance(module, MotionMlp):
-        return "motion MLPs"
-    if isinstance(module, CostVolume):
-        return "cost volumes"
-    return "joint attention products" if isinstance(module, (JointAttention, JointCostVolumeAttention)) else "other"
+        return MotionMlp.products
+    return getattr(module, "products", "other")

@@ -1,28 +1,31 @@
-"""UniFormer for video (arXiv 2201.09450), each attention block's kind being data.
+"""UniFormer for video and for still images (arXiv 2201.09450), each attention block's kind being data.
 
 Dimension letters: ``B`` clips, ``C`` channels, ``T`` frames, ``H W`` pixels or tokens, ``K`` classes.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import cycle, islice
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from slowfast.models.attention import AttentionFactory, MotionMlp, build_attention
-from slowfast.models.build import MODEL_REGISTRY
+from slowfast.models.build import MODEL_REGISTRY, Model
 from slowfast.models.layers import BATCH_NORM, AttentionBlock, ConvBlock, PatchEmbed
+from slowfast.utils.errors import UserError
 
-# Side of what becomes one token of stage 4 (px).
+# Side of the square that becomes one token of stage 4 (px).
 PATCH_SIZE = 32
 
 
 @MODEL_REGISTRY.register()
-class Uniformer(nn.Module):
+class Uniformer(Model):
     """Four stages of blocks: two of convolutions, two of attention.
 
     Args:
@@ -37,11 +40,17 @@ class Uniformer(nn.Module):
         temporal_downsample: halve the frame rate in the stem.
         init_std: standard deviation of the initial weights of linear layers (truncated normal).
         checkpoint_num: per stage, how many of its first blocks recompute their activations in the backward pass.
-
-    Raises:
-        ValueError: a list that does not have one entry per stage, channels that are no multiple of ``head_dim``,
-            or a number below its minimum.
     """
+
+    SECTIONS = ("UNIFORMER", "EMIM")
+    TRAINING_ONLY = ("UNIFORMER.DROP_DEPTH_RATE", "UNIFORMER.INIT_STD", "EMIM.ZERO_INIT_MOTION", "EMIM.BACKEND")
+    TINY: ClassVar[dict[str, Any]] = {
+        "UNIFORMER.EMBED_DIM": [16, 16, 32, 32],
+        "UNIFORMER.DEPTH": [1, 1, 3, 2],
+        "UNIFORMER.HEAD_DIM": 16,
+        "UNIFORMER.DROP_DEPTH_RATE": 0.0,
+        "EMIM.WINDOW": [3, 3],
+    }
 
     # Of a map: time, height and width.
     axes = 3
@@ -60,12 +69,10 @@ class Uniformer(nn.Module):
         init_std: float = 0.02,
     ) -> None:
         super().__init__()
-        _check_stages(embed_dim, depth, attention, head_dim, checkpoint_num)
+        _check_stages(embed_dim, depth, head_dim, checkpoint_num)
         self.checkpoint_num = tuple(checkpoint_num)
 
         axes = self.axes
-        if temporal_downsample and axes == 2:
-            raise ValueError("UNIFORMER.TEMPORAL_DOWNSAMPLE is True, but still images have no frames to halve")
         stem_stride = (2 if temporal_downsample else 1, 4, 4)
         self.patch_embed1 = PatchEmbed(3, embed_dim[0], (3, 4, 4), stem_stride, padding=(1, 0, 0), axes=axes)
         self.patch_embed2 = PatchEmbed(embed_dim[0], embed_dim[1], (1, 2, 2), (1, 2, 2), axes=axes)
@@ -91,16 +98,12 @@ class Uniformer(nn.Module):
 
     @classmethod
     def from_config(cls, cfg) -> Uniformer:
-        """Build from the MODEL, UNIFORMER and EMIM sections.
-
-        Raises:
-            ValueError: naming the key, the value found and what is allowed.
-        """
+        """Build from the MODEL, UNIFORMER and EMIM sections."""
         return cls(
             num_classes=cfg.MODEL.NUM_CLASSES,
             embed_dim=cfg.UNIFORMER.EMBED_DIM,
             depth=cfg.UNIFORMER.DEPTH,
-            attention=build_attention(cfg),
+            attention=[build_attention(cfg, stage) for stage in (3, 4)],
             head_dim=cfg.UNIFORMER.HEAD_DIM,
             mlp_ratio=cfg.UNIFORMER.MLP_RATIO,
             drop_path_rate=cfg.UNIFORMER.DROP_DEPTH_RATE,
@@ -110,29 +113,20 @@ class Uniformer(nn.Module):
         )
 
     def to_map(self, clips: torch.Tensor) -> torch.Tensor:
-        """Return clips (B, 3, T, H, W) as the first map, channels last in memory.
-
-        Raises:
-            ValueError: clips of another form.
-        """
+        """Return clips (B, 3, T, H, W) as the first map, channels last in memory."""
         if clips.dim() != 5 or clips.shape[1] != 3:
             raise ValueError(f"clips must be (B, 3, T, H, W), found {tuple(clips.shape)}")
         # Tokens are the rows of a channels-last map: in this layout attention blocks need no copies.
         return clips.contiguous(memory_format=torch.channels_last_3d)
 
     def forward_stages(self, clips: torch.Tensor) -> list[torch.Tensor]:
-        """Return the maps after stages 1 to 4, (B, C_i, T', H_i, W_i) each, of clips (B, 3, T, H, W).
-
-        Raises:
-            ValueError: clips of another form, or too small for a token in stage 4.
-        """
+        """Return the maps after stages 1 to 4, (B, C_i, T', H_i, W_i) each, of clips (B, 3, T, H, W)."""
         maps = []
         x = self.to_map(clips)
         if x.shape[-2] < PATCH_SIZE or x.shape[-1] < PATCH_SIZE:
-            raise ValueError(
-                f"clips must be at least {PATCH_SIZE} px high and wide (DATA.TRAIN_CROP_SIZE, DATA.TEST_CROP_SIZE), "
-                f"found {x.shape[-2]} x {x.shape[-1]}"
-            )
+            size = f"{x.shape[-2]} x {x.shape[-1]}"
+            keys = "DATA.TRAIN_CROP_SIZE, DATA.TEST_CROP_SIZE"
+            raise UserError(f"clips must be at least {PATCH_SIZE} px high and wide ({keys}), found {size}")
         for stage in range(1, 5):
             x = getattr(self, f"patch_embed{stage}")(x)
             for index, block in enumerate(getattr(self, f"blocks{stage}")):
@@ -150,57 +144,90 @@ class Uniformer(nn.Module):
         x = self.forward_features(clips)
         return self.head(x.mean(dim=tuple(range(2, x.dim()))))
 
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        layers: list[list[nn.Module]] = [[self.patch_embed1]]
+        for stage in range(1, 5):
+            blocks = [[block] for block in getattr(self, f"blocks{stage}")]
+            blocks[0] += [getattr(self, f"patch_embed{stage}")] if stage > 1 else []
+            layers += blocks
+        layers.append([self.norm, self.head])
+        return [[parameter for module in layer for parameter in module.parameters()] for layer in layers]
+
+    def stage_of(self, name: str) -> str:
+        child = super().stage_of(name)
+        if child.startswith("patch_embed"):
+            return "stem" if child == "patch_embed1" else "patch embeddings"
+        return re.sub(r"^blocks(\d)$", r"stage \1", child)
+
     def _init_weights(self, std: float) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=std)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, MotionMlp):
                 module.reset_parameters()
 
 
-def _check_stages(embed_dim, depth, attention, head_dim, checkpoint_num) -> None:
-    for name, values, count in (
-        ("UNIFORMER.EMBED_DIM", embed_dim, 4),
-        ("UNIFORMER.DEPTH", depth, 4),
-        ("MODEL.CHECKPOINT_NUM", checkpoint_num, 4),
-        ("attention", attention, 2),
-    ):
-        if len(values) != count:
-            raise ValueError(f"{name} must have {count} entries, one per stage, found {list(values)}")
-    if min(checkpoint_num) < 0:
-        raise ValueError(f"MODEL.CHECKPOINT_NUM must not be negative, found {list(checkpoint_num)}")
-    if head_dim < 1:
-        raise ValueError(f"UNIFORMER.HEAD_DIM must be at least 1, found {head_dim}")
+@MODEL_REGISTRY.register()
+class Uniformer2d(Uniformer):
+    """The same network without the axis of time, for still images: clips of one frame (B, 3, 1, H, W).
+
+    Maps are (B, C_i, H_i, W_i), convolutions and batch norms two-dimensional under the same parameter names, those of
+    the published ImageNet models. EMIM (arXiv 2510.18705, Table 9) attends inside the image, queries, keys and values
+    being those of the same frame, and has no motion features.
+    """
+
+    TINY: ClassVar[dict[str, Any]] = {**Uniformer.TINY, "DATA.NUM_FRAMES": 1, "EMIM.MOTION": False}
+
+    # Of a map: height and width.
+    axes = 2
+
+    @classmethod
+    def from_config(cls, cfg) -> Uniformer2d:
+        """Build from the MODEL, UNIFORMER and EMIM sections."""
+        motion, halving = cfg.EMIM.MOTION, cfg.UNIFORMER.TEMPORAL_DOWNSAMPLE
+        for key, is_on in (("EMIM.MOTION", motion), ("UNIFORMER.TEMPORAL_DOWNSAMPLE", halving)):
+            if is_on:
+                raise UserError(f"{key} is True, but Uniformer2d (MODEL.MODEL_NAME) sees still images: set it to False")
+        return super().from_config(cfg)
+
+    def to_map(self, clips: torch.Tensor) -> torch.Tensor:
+        """Return clips of one frame (B, 3, 1, H, W) as images (B, 3, H, W), channels last in memory."""
+        if clips.dim() != 5 or clips.shape[1:3] != (3, 1):
+            shape = tuple(clips.shape)
+            raise UserError(f"clips of still images (DATA.NUM_FRAMES 1) must be (B, 3, 1, H, W), found {shape}")
+        return clips.squeeze(2).contiguous(memory_format=torch.channels_last)
+
+
+def _check_stages(embed_dim, depth, head_dim, checkpoint_num) -> None:
+    lists = {"UNIFORMER.EMBED_DIM": embed_dim, "UNIFORMER.DEPTH": depth, "MODEL.CHECKPOINT_NUM": checkpoint_num}
+    for name, values in lists.items():
+        if len(values) != 4:
+            raise UserError(f"{name} must have 4 entries, one per stage, found {list(values)}")
     for dim in embed_dim[2:]:
         if dim % head_dim:
-            raise ValueError(f"UNIFORMER.EMBED_DIM {dim} is not a multiple of UNIFORMER.HEAD_DIM {head_dim}")
+            raise UserError(f"UNIFORMER.EMBED_DIM {dim} is not a multiple of UNIFORMER.HEAD_DIM {head_dim}")
 
 
 def _checkpointed(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Run ``block`` and drop its activations; the backward pass computes them again."""
-    norms = [module for module in block.modules() if isinstance(module, tuple(BATCH_NORM.values()))]
+    norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:  # torch.compile takes no context function
         return checkpoint(block, x, use_reentrant=False)
     return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _FrozenStatistics(norms)))
 
 
 class _FrozenStatistics:
-    """Context of the recomputation: batch norms leave their running statistics alone.
-
-    The first forward pass has already updated them; without this every step would count twice.
-    """
+    """Context of the recomputation: batch norms do not count the batch a second time."""
 
     def __init__(self, norms: list[nn.Module]) -> None:
-        self.norms = norms
+        self.settings = {norm: (norm.momentum, norm.num_batches_tracked) for norm in norms}
 
     def __enter__(self) -> None:
-        self.saved = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
-        for norm in self.norms:
+        for norm in self.settings:
             norm.momentum, norm.num_batches_tracked = 0.0, None
 
     def __exit__(self, *_) -> None:
-        for norm, (momentum, num_batches) in zip(self.norms, self.saved, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, num_batches
+        for norm, settings in self.settings.items():
+            norm.momentum, norm.num_batches_tracked = settings

@@ -63,7 +63,7 @@ def test_a_chain_of_two(config, second, tmp_path, capsys):
     printed = capsys.readouterr().out
     top1 = f"{best['best_top1']:.2f} % top-1"
     assert f"starting from {config}: its best checkpoint of 1 epochs, {top1} in validation" in printed
-    assert "skipped head.weight" in printed and "another number of classes" in printed
+    assert "skipped: head.weight" in printed and "another number of classes" in printed
     assert "2 skipped, 0 missing" in printed
     # Names and shapes of the tensors do not tell this.
     assert f"{config} was trained with other settings of the model: EMIM.LAST_FRAME: repeat -> self" in printed

@@ -90,13 +90,6 @@ def test_layers_are_the_blocks_from_stem_to_head():
     assert scales["norm.weight"] == 1
 
 
-@pytest.mark.parametrize(("key", "value"), [("LAYER_DECAY", 0.0), ("MOMENTUM", 1.0), ("OPTIMIZING_METHOD", "adam")])
-def test_wrong_optimizer_settings(key, value):
-    cfg = tiny_cfg(f"SOLVER.{key}", value)
-    with pytest.raises(ValueError, match=f"SOLVER.{key} must be .*found {value!r}"):
-        build_optimizer(build_model(cfg), cfg)
-
-
 def test_micro_batch_by_word(config, tmp_path, monkeypatch, capsys):
     # As if there were memory for a few clips only.
     cfg = get_cfg()

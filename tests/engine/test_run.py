@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 
-import numpy as np
 import pytest
 import torch
 from helpers_engine import run_tool
@@ -67,12 +66,6 @@ def test_a_run_leaves_what_is_needed_to_read_and_repeat_it(config, tmp_path, cap
     assert run(config, "TENSORBOARD.ENABLE", True, tasks=("test",)) == 0
     assert (out / "test_results.json").stat().st_mtime_ns > before
     assert results(out) == found
-    # With folded norms the scores are the same but for rounding.
-    scores = np.load(out / "test_scores.npz")["logits"]
-    assert run(config, "TENSORBOARD.ENABLE", True, "TEST.FOLD_NORMS", True, tasks=("test",)) == 0
-    folded = np.load(out / "test_scores.npz")["logits"]
-    np.testing.assert_allclose(folded, scores, rtol=1e-4, atol=1e-5)
-    assert not np.array_equal(folded, scores)
 
 
 def test_resumed_run_equals_the_uninterrupted_one(config, tmp_path):

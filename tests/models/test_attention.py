@@ -2,17 +2,15 @@
 
 import pytest
 import torch
-from helpers_models import tiny_model
+from helpers_models import awake, tiny_model
 
-from slowfast.models.attention import ATTENTIONS, EmimAttention, JointAttention, JointCostVolumeAttention
+from slowfast.models.attention import ATTENTIONS, JointAttention, JointCostVolumeAttention
 from slowfast.models.layers import AttentionBlock
 from slowfast.ops.emim import EmimRules
 
-COST_VOLUME = {
-    "UNIFORMER__STAGE3_ATTENTION": ["joint_cost_volume", "joint"],
-    "UNIFORMER__STAGE4_ATTENTION": ["joint_cost_volume", "joint"],
-}
+COST_VOLUME = {f"UNIFORMER__STAGE{stage}_ATTENTION": ["joint_cost_volume", "joint"] for stage in (3, 4)}
 TILED = {"EMIM__SAMPLING": "tiled"}
+SHALLOW = {"UNIFORMER__DEPTH": [1, 1, 2, 1]}
 VARIANTS = {
     "E-O": {},
     "tiled": TILED,
@@ -23,24 +21,12 @@ VARIANTS = {
 }
 
 
-def awake(model):
-    """Give the motion MLPs weights that are not zero."""
-    for module in model.modules():
-        if hasattr(module, "motion_conv") and module.motion_conv is not None:
-            torch.nn.init.normal_(module.motion_conv[2].weight, std=0.2)
-    return model
-
-
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
-@pytest.mark.parametrize("shape", [(4, 64, 64), (1, 48, 80)])
-def test_every_variant_trains_on_any_clip(variant, shape):
+def test_every_variant_trains(variant):
     torch.manual_seed(0)
     model = awake(tiny_model(**VARIANTS[variant]))
-    logits = model(torch.randn(2, 3, *shape))
-    assert logits.shape == (2, 5)
-    logits.square().sum().backward()
-    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert not without
+    model(torch.randn(2, 3, 3, 48, 80)).square().sum().backward()
+    assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
 
 
 def test_variants_have_the_parameters_they_need():
@@ -83,63 +69,38 @@ def test_cost_volume_has_cosines_and_zeros_outside(backend):
     assert not volume[:, :, 0, :, :, 0].any() and not volume[:, :, :, -1, :, :, 2].any()
 
 
-def test_cost_volume_has_no_tiles():
-    with pytest.raises(ValueError, match="EMIM.SAMPLING must be sliding for joint_cost_volume"):
-        tiny_model(**COST_VOLUME, **TILED)
-
-
 @pytest.mark.parametrize("name", sorted(ATTENTIONS))
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("scale", [1.0, 300.0])
-def test_gradients_of_a_block_stay_finite_under_autocast(name, dtype, scale):
-    # Queries and keys so large that affinities leave the range of float16 (65504).
+def test_half_precision_autocast(name):
+    """Gradients stay finite where affinities leave the range of float16; there both branches are in float32."""
     torch.manual_seed(0)
     block = awake(AttentionBlock(32, ATTENTIONS[name](32, 2), mlp_ratio=2.0, drop_path_rate=0.0))
-    with torch.no_grad():
-        block.attn.qkv.weight[:64].mul_(scale)
     x = torch.randn(2, 32, 3, 5, 5, requires_grad=True)
-    with torch.autocast("cpu", dtype):
-        out = block(x)
-    assert out.isfinite().all()
-    out.float().square().mean().log().backward()  # independent of the scale of the output
-    assert all(p.grad.isfinite().all() for p in block.parameters()) and x.grad.isfinite().all()
-
-
-@pytest.mark.parametrize("name", sorted(ATTENTIONS))
-def test_float16_autocast_leaves_the_branches_in_float32(name):
-    torch.manual_seed(0)
-    block = awake(AttentionBlock(32, ATTENTIONS[name](32, 2), mlp_ratio=2.0, drop_path_rate=0.0))
-    x = torch.randn(2, 32, 3, 5, 5)
     with torch.autocast("cpu", torch.float16):
         position = x + block.pos_embed(x)
         found = block(x)
-    block.pos_embed = torch.nn.Identity()
-    expected = block(position.float() / 2)  # the block adds its input to the identity of it
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("variant", ["E-O", "tiled", "cost volume"])
-def test_compiled_without_graph_breaks(variant):
-    torch.manual_seed(0)
-    model = awake(tiny_model(**VARIANTS[variant])).eval()
-    clips = torch.randn(2, 3, 4, 64, 64)
-    torch._dynamo.reset()
-    compiled = torch.compile(model, fullgraph=True)  # a graph break is an error
     with torch.no_grad():
-        torch.testing.assert_close(compiled(clips), model(clips), rtol=1e-4, atol=1e-5)
+        block.attn.qkv.weight[:64].mul_(300)
+    for dtype in (torch.bfloat16, torch.float16):
+        block.zero_grad()
+        with torch.autocast("cpu", dtype):
+            out = block(x)
+        out.float().square().mean().log().backward()  # independent of the scale of the output
+        assert out.isfinite().all() and all(p.grad.isfinite().all() for p in block.parameters())
+    with torch.no_grad():
+        block.attn.qkv.weight[:64].div_(300)
+    block.pos_embed = torch.nn.Identity()
+    torch.testing.assert_close(found, block(position.float() / 2))  # the block adds its input to the identity of it
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("checkpoint_num", [[0, 0, 0, 0], [0, 0, 1, 1]], ids=str)
-def test_compiled_training_step_has_the_same_gradients(checkpoint_num):
+@pytest.mark.parametrize("variant", ["E-O", "cost volume"])
+def test_compiled_training_step_is_one_graph_with_the_same_gradients(variant):
     torch.manual_seed(0)
-    model = awake(tiny_model(UNIFORMER__DEPTH=[1, 1, 1, 1], MODEL__CHECKPOINT_NUM=checkpoint_num))
+    model = awake(tiny_model(**SHALLOW, MODEL__CHECKPOINT_NUM=[0, 0, 1, 0], **VARIANTS[variant]))
     clips = torch.randn(2, 3, 3, 32, 32)
     torch._dynamo.reset()
     gradients = []
-    for run in (model, torch.compile(model, fullgraph=True)):
+    for run in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):  # a graph break is an error
         model.zero_grad()
         run(clips).square().sum().backward()
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters()})
@@ -147,19 +108,10 @@ def test_compiled_training_step_has_the_same_gradients(checkpoint_num):
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-3, atol=1e-4, msg=name)
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=str)
-def test_exported_program_agrees(variant, tmp_path):
+def test_exported_program_agrees(tmp_path):
     torch.manual_seed(0)
-    model = awake(tiny_model(**VARIANTS[variant])).eval()
-    clips = torch.randn(2, 3, 4, 64, 64)
-    program = torch.export.export(model, (clips,))
-    torch.export.save(program, tmp_path / "model.pt2")
-    loaded = torch.export.load(tmp_path / "model.pt2").module()
+    model = awake(tiny_model(**SHALLOW)).eval()
+    clips = torch.randn(2, 3, 4, 32, 32)
+    torch.export.save(torch.export.export(model, (clips,)), tmp_path / "model.pt2")
     with torch.no_grad():
-        torch.testing.assert_close(loaded(clips), model(clips))
-
-
-def test_wrong_window_is_named():
-    with pytest.raises(ValueError, match="must be odd"):
-        EmimAttention(32, 2, window=4)
-    assert EmimAttention(32, 2, window=4, rules=EmimRules(sampling="tiled")).rpb.shape == (2, 7, 7)
+        torch.testing.assert_close(torch.export.load(tmp_path / "model.pt2").module()(clips), model(clips))

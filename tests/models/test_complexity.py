@@ -1,10 +1,6 @@
 """Parameters and multiply-accumulates: published numbers, and closed formulas worked out apart from the model."""
 
-import json
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,18 +9,15 @@ from helpers_models import make_cfg, tiny_model
 from slowfast.models import build_model
 from slowfast.models.complexity import count_gmacs, count_macs, count_parameters
 
-ROOT = Path(__file__).parents[2]
-BASE = {"UNIFORMER__DEPTH": [5, 8, 20, 7]}
+S, B = [3, 4, 8, 3], [5, 8, 20, 7]
+BASE = {"UNIFORMER__DEPTH": B}
 HALVED = {"UNIFORMER__TEMPORAL_DOWNSAMPLE": True}
 
 
 def pattern(stage3, stage4=None):
     """Return the settings of patterns like "EO" (E: EMIM, O: joint attention), the same in both stages by default."""
-    names = {"E": "emim", "O": "joint"}
-    return {
-        "UNIFORMER__STAGE3_ATTENTION": [names[letter] for letter in stage3],
-        "UNIFORMER__STAGE4_ATTENTION": [names[letter] for letter in stage4 or stage3],
-    }
+    letters, names = {3: stage3, 4: stage4 or stage3}, {"E": "emim", "O": "joint"}
+    return {f"UNIFORMER__STAGE{stage}_ATTENTION": [names[one] for one in letters[stage]] for stage in (3, 4)}
 
 
 def meta_model(settings):
@@ -52,17 +45,13 @@ PUBLISHED = [
     ({**HALVED, **pattern("O")}, 16, 41.66, 41.8),
     (pattern("O"), 16, 109.45, 110),
     (pattern("EO"), 16, 85.15, 85),
-    (pattern("OE"), 16, 85.60, 86),
     (pattern("E"), 16, 61.31, 62),
     ({**pattern("EO", "O"), "EMIM__WINDOW": [3, 7]}, 16, 84.51, 84.7),
-    ({**pattern("EO", "O"), "EMIM__WINDOW": [5, 7]}, 16, 85.03, 85.2),
     (pattern("EO", "O"), 16, 86.05, 86.2),
-    ({**pattern("EO", "O"), "EMIM__WINDOW": [9, 7]}, 16, 87.87, 88.0),
     ({**pattern("EO", "O"), "EMIM__WINDOW": [11, 7]}, 16, 90.86, 91.0),
     (pattern("EO"), 32, 221.92, None),
     ({**BASE, **pattern("EO")}, 16, 197.97, 198),
     ({**BASE, **pattern("EO")}, 32, 525.60, 526),
-    ({**BASE, **pattern("O")}, 16, 258.25, None),
     ({**BASE, **pattern("O")}, 32, 777.08, None),
     ({**BASE, **HALVED, **pattern("O")}, 32, 258.25, 259),
 ]
@@ -110,36 +99,21 @@ def closed_formulas(depth, blocks, frames, size=224, classes=174, window=7, dim=
     return dict(stages), dict(kinds)
 
 
-@pytest.mark.parametrize("depth", [[3, 4, 8, 3], [5, 8, 20, 7]], ids=["S", "B"])
-@pytest.mark.parametrize("blocks", [("EO", "EO"), ("O", "O"), ("E", "E"), ("OE", "O")], ids=str)
+@pytest.mark.parametrize(("depth", "blocks"), [(S, ("EO", "EO")), (S, ("E", "E")), (S, ("OE", "O")), (B, ("O", "O"))])
 def test_stages_and_kinds_are_the_closed_formulas(depth, blocks):
     counts = count_macs(meta_model({"UNIFORMER__DEPTH": depth, **pattern(*blocks)}), (3, 16, 224, 224))
     stages, kinds = closed_formulas(depth, blocks, frames=16)
-    assert counts.by_stage == stages
-    assert counts.by_kind == kinds
+    assert (counts.by_stage, counts.by_kind) == (stages, kinds)
     assert counts.macs == sum(stages.values()) == sum(kinds.values())
     assert list(counts.by_stage) == ["stem", "patch embeddings", *(f"stage {n}" for n in range(1, 5)), "head"]
     assert list(counts.by_kind.values()) == sorted(counts.by_kind.values(), reverse=True)
 
 
-@pytest.mark.parametrize("backend", ["auto", "reference", "dense"])
-def test_counts_are_of_the_definition_and_leave_the_model_alone(backend):
-    model = tiny_model(EMIM__BACKEND=backend).train()
+def test_counts_are_of_the_definition_and_leave_the_model_alone():
+    model = tiny_model(EMIM__BACKEND="dense").train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     counts = count_macs(model, (3, 4, 64, 64))
     # Stage 3 has two EMIM blocks and stage 4 one, of windows of 3 x 3: 2 * 9 products per token and channel.
     assert counts.by_kind["EMIM window products"] == 2 * 9 * 4 * (2 * 32 * 4 * 4 + 32 * 2 * 2)
-    assert model.training and model.blocks3[0].attn.backend == backend
+    assert model.training and model.blocks3[0].attn.backend == "dense"
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-
-
-def test_command_writes_what_it_prints(tmp_path):
-    config, out = ROOT / "exp" / "quickstart" / "config.yaml", tmp_path / "counts.json"
-    command = [sys.executable, ROOT / "tools" / "benchmark.py", "flops", "--cfg", config]
-    options = ["EMIM.WINDOW", "[5, 3]", "--json", out]
-    printed = subprocess.run([*command, *options], capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    counts = json.loads(out.read_text())
-    assert f"{counts['parameters']:,} parameters" in printed and f"{counts['gflops']:.2f} GFLOPs" in printed
-    for table in (counts["by_stage"], counts["by_kind"]):
-        assert sum(table.values()) == pytest.approx(counts["gflops"])
-        assert all(f"  {name} " in printed for name in table)

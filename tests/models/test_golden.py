@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers_models import make_cfg
 
-from slowfast.config.defaults import get_cfg
 from slowfast.models import build_model
 from slowfast.models.pretrained import load_pretrained
 
@@ -14,27 +14,26 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
 from fill import golden_clip, golden_state, load_cases
 
 CASES = load_cases()
-SETTINGS = {
-    "uniformer_s_official_16x112": {
-        "UNIFORMER.STAGE3_ATTENTION": ["joint"],
-        "UNIFORMER.STAGE4_ATTENTION": ["joint"],
-        "UNIFORMER.TEMPORAL_DOWNSAMPLE": True,
-    },
-    "emim_s_16x128": {},
+OFFICIAL = {
+    "UNIFORMER__STAGE3_ATTENTION": ["joint"],
+    "UNIFORMER__STAGE4_ATTENTION": ["joint"],
+    "UNIFORMER__TEMPORAL_DOWNSAMPLE": True,
 }
 
 
-@pytest.mark.parametrize("backend", ["reference", "dense"])
-@pytest.mark.parametrize("name", sorted(CASES))
-def test_logits_of_the_released_architecture(name, backend, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("uniformer_s_official_16x112", OFFICIAL),
+        ("emim_s_16x128", {"EMIM__BACKEND": "reference"}),
+        ("emim_s_16x128", {"EMIM__BACKEND": "dense"}),
+    ],
+)
+def test_logits_of_the_released_architecture(name, settings, tmp_path):
     case = CASES[name]
-    path = tmp_path / "public_names.pth"
-    torch.save(golden_state(case["keys"]), path)
-    cfg = get_cfg()
-    for key, value in {**SETTINGS[name], "EMIM.BACKEND": backend}.items():
-        cfg.merge_from_list([key, value])
-    model = build_model(cfg).double().eval()
-    report = load_pretrained(model, str(path))
+    torch.save(golden_state(case["keys"]), tmp_path / "public_names.pth")
+    model = build_model(make_cfg(**settings)).double().eval()
+    report = load_pretrained(model, str(tmp_path / "public_names.pth"))
     assert len(report.loaded) == len(case["keys"])
     assert not (report.skipped or report.missing or report.unexpected)
     with torch.no_grad():

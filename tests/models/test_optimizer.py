@@ -1,11 +1,11 @@
-"""Which parameters are decayed."""
+"""Parameters with and without weight decay, and learning rates by layer."""
 
 import pytest
 import torch
 from helpers_models import make_cfg, tiny_model
 from torch import nn
 
-from slowfast.models.optimizer import build_optimizer, weight_decay_groups
+from slowfast.models.optimizer import build_optimizer
 
 
 def names_by_decay(model, **settings):
@@ -13,21 +13,20 @@ def names_by_decay(model, **settings):
     decayed, exempt = build_optimizer(model, make_cfg(**settings)).param_groups
     assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.05, 0.0)
     names = {parameter: name for name, parameter in model.named_parameters()}
-    listed = [names[p] for p in decayed["params"] + exempt["params"]]
-    assert sorted(listed) == sorted(names.values())
+    listed = [[names[p] for p in group["params"]] for group in (decayed, exempt)]
+    assert sorted([*listed[0], *listed[1]]) == sorted(names.values())
+    # In the order of the model: checkpoints know a parameter by its place.
+    assert all(group == [name for name in names.values() if name in group] for group in listed)
     return {names[p] for p in decayed["params"]}, {names[p] for p in exempt["params"]}
 
 
 def test_biases_norms_and_relative_bias_are_not_decayed():
-    decayed, exempt = names_by_decay(tiny_model())
+    model = tiny_model()
+    decayed, exempt = names_by_decay(model)
     assert {"blocks1.0.pos_embed.weight", "blocks3.0.attn.motion_conv.0.weight", "head.weight"} <= decayed
     assert {"blocks3.0.attn.rpb", "blocks1.0.norm1.weight", "norm.bias", "patch_embed1.norm.weight"} <= exempt
     assert not any(name.endswith(("bias", "rpb")) for name in decayed)
-
-
-def test_published_runs_decayed_the_relative_bias():
-    model = tiny_model()
-    decayed, exempt = names_by_decay(model)
+    # Published runs decayed the relative bias.
     published, spared = names_by_decay(model, SOLVER__DECAY_RELATIVE_BIAS=True)
     relative_bias = {name for name in exempt if name.endswith(".rpb")}
     assert relative_bias and published == decayed | relative_bias and spared == exempt - relative_bias
@@ -44,9 +43,6 @@ class Odd(nn.Module):
         self.scale = nn.Parameter(torch.ones(()))
         self.tied = self.rpb_proj
 
-    def forward(self, x):
-        return x
-
 
 @pytest.mark.parametrize("wrap", [lambda model: model, nn.Sequential], ids=["bare", "wrapped"])
 def test_rules_go_by_module_and_last_name(wrap):
@@ -55,33 +51,26 @@ def test_rules_go_by_module_and_last_name(wrap):
     assert {name.removeprefix("0.") for name in exempt} == {"rpb", "rpb_proj.bias", "norm.weight", "norm.bias", "scale"}
 
 
-def test_groups_keep_the_order_of_the_model():
-    model = tiny_model()
-    place = {parameter: index for index, parameter in enumerate(model.parameters())}
-    for group in weight_decay_groups(model, 0.05):
-        places = [place[parameter] for parameter in group["params"]]
-        assert places == sorted(places)
-
-
-@pytest.mark.parametrize("decay_relative_bias", [False, True])
-def test_log_counts_every_value_under_its_reason(caplog, decay_relative_bias):
-    model = Odd()
-    with caplog.at_level("INFO"):
-        weight_decay_groups(model, 0.05, decay_relative_bias)
-    assert {record.getMessage() for record in caplog.records} == {
-        f"weight decay {'0.05' if decay_relative_bias else '0'}: relative bias, 1 tensors, 338 values",
-        "weight decay 0.05: weights, 1 tensors, 9 values",
-        "weight decay 0: norms, 2 tensors, 40 values",
-        "weight decay 0: one-dimensional, 2 tensors, 4 values",
-    }
-
-
-def test_only_decayed_parameters_shrink():
-    model = tiny_model()
-    for parameter in model.parameters():
-        nn.init.ones_(parameter)
-        parameter.grad = torch.zeros_like(parameter)
-    build_optimizer(model, make_cfg()).step()
-    shrunk = {name for name, parameter in model.named_parameters() if (parameter < 1).all()}
-    kept = {name for name, parameter in model.named_parameters() if (parameter == 1).all()}
-    assert (shrunk, kept) == names_by_decay(model)
+def test_learning_rates_fall_from_the_head_to_the_stem_block_by_block():
+    model = tiny_model()  # stem, blocks 1 + 1 + 3 + 2, norm and head: nine layers
+    optimizer = build_optimizer(model, make_cfg(SOLVER__LAYER_DECAY=0.5))
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    scales = {names[p]: group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
+    assert scales.keys() == set(names.values())
+    for name, above in {
+        "patch_embed1.proj.weight": 8,
+        "blocks1.0.norm1.bias": 7,
+        "patch_embed2.norm.weight": 6,
+        "blocks2.0.conv1.weight": 6,
+        "patch_embed3.proj.weight": 5,
+        "blocks3.0.attn.rpb": 5,
+        "blocks3.2.mlp.fc1.weight": 3,
+        "blocks4.1.attn.qkv.bias": 1,
+        "norm.weight": 0,
+        "head.bias": 0,
+    }.items():
+        assert scales[name] == 0.5**above, name
+    decays = {names[p]: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert {name for name, decay in decays.items() if decay} == names_by_decay(model)[0]
+    found = [group["lr_scale"] for group in optimizer.param_groups]
+    assert found == sorted(found)  # from the stem up

@@ -1,224 +1,146 @@
-"""Loading starting weights: wrappers, inflation, the report, and files that do not fit."""
+"""Loading starting weights: wrappers, prefixes, inflation, the report, and files that do not fit."""
 
+import argparse
+import contextlib
 import copy
+import pathlib
 import random
 import sys
 
+import numpy as np
 import pytest
 import torch
 from helpers_models import tiny_model
 from safetensors.torch import save_file
 
 from slowfast.models.pretrained import load_pretrained, read_checkpoint
+from slowfast.utils.errors import UserError
+
+EMIM_PARTS = ("rpb", *(f"motion_conv.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")))
 
 
 def image_state(model):
-    """Return a 2-D state dict under the public names: what an image model of the same sizes would save."""
+    """Return a 2-D state dict under the public names: the file of an image model of the same sizes."""
     state = {}
     for name, tensor in model.state_dict().items():
-        if "rpb" in name or "motion_conv" in name:
-            continue
-        is_kernel = tensor.dim() == 5
-        shape = tensor.shape[:2] + tensor.shape[3:] if is_kernel else tensor.shape
-        is_counter = not tensor.is_floating_point()
-        state[name] = tensor.clone() if is_counter else torch.rand(shape) + 0.5
+        if not name.endswith(EMIM_PARTS):
+            shape = tensor.shape[:2] + tensor.shape[3:] if tensor.dim() == 5 else tensor.shape
+            state[name] = torch.rand(shape) + 0.5 if tensor.is_floating_point() else tensor.clone()
     return state
 
 
-@pytest.mark.parametrize("wrapper", [None, "model", "model_state", "state_dict"])
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_wrappers_and_prefixes(tmp_path, wrapper, prefix):
-    source, target = tiny_model(), tiny_model()
-    state = {prefix + name: tensor for name, tensor in source.state_dict().items()}
-    torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "w.pth")
-    report = load_pretrained(target, str(tmp_path / "w.pth"))
-    assert len(report.loaded) == len(state) and not report.missing
-    for name, tensor in source.state_dict().items():
-        torch.testing.assert_close(target.state_dict()[name], tensor)
-
-
-@pytest.mark.parametrize("entries", [{"epoch": 3}, {"model_ema": {}}, {"model": {"name": "uniformer"}}], ids=str)
-def test_wrapper_is_the_entry_that_has_tensors(tmp_path, entries):
-    torch.save({**entries, "state_dict": tiny_model().state_dict()}, tmp_path / "w.pth")
-    assert load_pretrained(tiny_model(), str(tmp_path / "w.pth")).wrapper == "state_dict"
-
-
-def test_raw_weights_are_preferred_to_their_averages_and_the_log_says_so(tmp_path, caplog):
-    raw, average, target = tiny_model(), tiny_model(), tiny_model()
-    path = str(tmp_path / "both.pth")
-    torch.save({"model_ema": average.state_dict(), "model": raw.state_dict()}, path)
-    with caplog.at_level("INFO"):
-        report = load_pretrained(target, path)
-    assert torch.equal(target.blocks3[0].attn.qkv.weight, raw.blocks3[0].attn.qkv.weight)
-    assert report.wrapper == "model" and "reading 'model', not 'model_ema'" in caplog.text
-
-    torch.save({"model_ema": average.state_dict(), "epoch": 3}, path)
-    with caplog.at_level("INFO"):
-        report = load_pretrained(target, path)
-    assert torch.equal(target.blocks3[0].attn.qkv.weight, average.blocks3[0].attn.qkv.weight)
-    assert report.wrapper == "model_ema" and "reading 'model_ema', moving averages" in caplog.text
-
-
-def test_safetensors(tmp_path):
-    source, target = tiny_model(), tiny_model()
-    save_file(source.state_dict(), tmp_path / "w.safetensors")
-    load_pretrained(target, str(tmp_path / "w.safetensors"))
-    torch.testing.assert_close(target.head.weight, source.head.weight)
-
-
-@pytest.mark.parametrize("name", ["image.pth", "image.safetensors"])
-def test_image_weights_are_inflated_by_averaging(tmp_path, name):
+def load(content, tmp_path, **kwargs):
+    """Save a file and load it into a fresh tiny model; return that and the report."""
+    torch.save(content, tmp_path / "w.pth")
     model = tiny_model()
-    state = image_state(model)
-    path = tmp_path / name
-    save_file(state, path) if path.suffix == ".safetensors" else torch.save({"model": state}, path)
+    return model, load_pretrained(model, str(tmp_path / "w.pth"), **kwargs)
+
+
+@pytest.mark.parametrize("wrapper", [None, "model", "model_state", "state_dict", "model_state_dict", "net"])
+def test_wrappers_and_prefixes_are_stripped_and_told(tmp_path, wrapper):
+    source = tiny_model()
+    for prefix in ("", "module.", "_orig_mod.module.", "module._orig_mod.", "model.", "backbone.", "model.backbone."):
+        state = {prefix + name: tensor for name, tensor in source.state_dict().items()}
+        target, report = load({wrapper: state, "model_ema": {}, "epoch": 3} if wrapper else state, tmp_path)
+        assert len(report.loaded) == len(state) and not report.missing and not report.unexpected
+        assert all(torch.equal(x, target.state_dict()[name]) for name, x in source.state_dict().items())
+        entry = f"entry '{wrapper}'; " if wrapper else ""
+        assert report.source == entry + (f"prefix {prefix} stripped; " if prefix else "")
+        assert str(report).startswith(f"{report.source}{len(state)} tensors loaded")
+
+
+def test_prefixes_of_the_model_s_own_names_stay(tmp_path):
+    source, target = (torch.nn.ModuleDict({"backbone": torch.nn.Linear(2, 2)}) for _ in range(2))
+    torch.save(source.state_dict(), tmp_path / "own.pth")
+    assert len(load_pretrained(target, str(tmp_path / "own.pth")).loaded) == 2
+    assert torch.equal(source["backbone"].weight, target["backbone"].weight)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        argparse.Namespace(lr=1e-3, betas=(0.9, 0.999)),
+        {"best": np.float64(0.5), "epoch": np.int64(3), "bool": np.bool_(True), "half": np.float16(1)},
+        {"history": np.arange(6.0).reshape(2, 3), "dtype": np.dtype("int32")},
+        {"out": pathlib.Path("/x/y"), "windows": pathlib.PureWindowsPath("z")},
+    ],
+    ids=["namespace", "numpy numbers", "numpy arrays", "paths"],
+)
+def test_plain_data_beside_the_weights_are_read(tmp_path, beside):
+    _, report = load({"model": tiny_model().state_dict(), "beside": beside}, tmp_path)
+    assert report.source == "entry 'model'; " and not report.missing
+
+
+def test_raw_weights_are_preferred_to_their_averages_and_the_report_says_so(tmp_path):
+    raw, average = tiny_model(), tiny_model()
+    model, report = load({"model_ema": average.state_dict(), "model": raw.state_dict()}, tmp_path)
+    assert torch.equal(model.head.weight, raw.head.weight)
+    assert report.source == "entry 'model', not 'model_ema'; "
+    model, report = load({"model_ema": average.state_dict(), "model": {"name": "uniformer"}}, tmp_path)
+    assert torch.equal(model.head.weight, average.head.weight) and report.source == "entry 'model_ema'; "
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_image_weights_are_inflated_by_averaging_in_the_precision_of_the_model(tmp_path, dtype):
+    model = tiny_model()
+    state = {name: x.to(dtype) if x.is_floating_point() else x for name, x in image_state(model).items()}
+    save_file(state, tmp_path / "image.safetensors")
     before = copy.deepcopy(model.state_dict())
-    report = load_pretrained(model, str(path))
-    assert set(report.missing) == {name for name in before if "rpb" in name or "motion_conv" in name}
+    report = load_pretrained(model, str(tmp_path / "image.safetensors"))
+    after = model.state_dict()
+    assert set(report.missing) == {name for name in before if name.endswith(EMIM_PARTS)}
+    assert all(torch.equal(after[name], before[name]) for name in report.missing)
+    assert "blocks1.0.attn.weight" in report.inflated and after["blocks1.0.attn.weight"].shape[2] == 5
     for name in report.inflated:
-        kernel = model.state_dict()[name]
         # A still clip sees the sum over time, which must be the image kernel; every slice has the same share.
-        torch.testing.assert_close(kernel.sum(dim=2), state[name])
-        torch.testing.assert_close(kernel, kernel[:, :, :1].expand_as(kernel))
-    assert "blocks1.0.attn.weight" in report.inflated and model.blocks1[0].attn.weight.shape[2] == 5
-    for name in report.missing:
-        torch.testing.assert_close(model.state_dict()[name], before[name])
+        torch.testing.assert_close(after[name].sum(dim=2), state[name].float(), rtol=1e-6, atol=0)
+        assert torch.equal(after[name], after[name][:, :, :1].expand_as(after[name]))
 
 
-def test_half_precision_files_are_inflated_in_the_precision_of_the_model(tmp_path):
-    model = tiny_model()
-    state = {name: x.half() if x.is_floating_point() else x for name, x in image_state(model).items()}
-    torch.save(state, tmp_path / "half.pth")
-    report = load_pretrained(model, str(tmp_path / "half.pth"))
-    assert all(x.dtype == torch.float32 for x in model.parameters())
-    # Divided in float16, the slices would not add up to the file's values within the precision of float32.
-    for name in report.inflated:
-        torch.testing.assert_close(model.state_dict()[name].sum(dim=2), state[name].float(), rtol=1e-6, atol=0)
-
-
-def test_tensors_of_another_window_are_skipped_by_name_and_motion_mlps_as_a_whole(tmp_path, caplog):
-    source, target = tiny_model(EMIM__WINDOW=[5, 3]), tiny_model()
-    before = copy.deepcopy(target.state_dict())
-    torch.save(source.state_dict(), tmp_path / "w.pth")
+def test_modules_of_another_window_or_number_of_classes_are_skipped_whole(tmp_path, caplog):
     with caplog.at_level("INFO"):
-        report = load_pretrained(target, str(tmp_path / "w.pth"))
+        _, report = load(tiny_model(EMIM__WINDOW=[5, 3], MODEL__NUM_CLASSES=7).state_dict(), tmp_path)
     # Blocks 0 and 2 of stage 3 are EMIM; the last bias would fit, but belongs to a layer that does not.
-    parts = ("rpb", *(f"motion_conv.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")))
-    assert set(report.skipped) == {f"blocks3.{block}.attn.{part}" for block in (0, 2) for part in parts}
-    assert all(torch.equal(target.state_dict()[name], before[name]) for name in report.skipped)
+    of_window = {f"blocks3.{block}.attn.{part}" for block in (0, 2) for part in EMIM_PARTS}
+    assert report.skipped.keys() == of_window | {"head.weight", "head.bias"}
     assert "blocks4.0.attn.motion_conv.2.bias" in report.loaded
-    expected = "skipped blocks3.0.attn.rpb: shape (2, 5, 5) in the file, (2, 3, 3) in the model: another EMIM.WINDOW"
-    assert expected in caplog.text and "and 2 more skipped" in caplog.text
-
-
-def test_layer_scale_files_are_refused(tmp_path):
-    model = tiny_model()
-    before = copy.deepcopy(model.state_dict())
-    state = {**image_state(model), "blocks3.0.gamma_1": torch.ones(32), "blocks3.0.gamma_2": torch.ones(32)}
-    torch.save(state, tmp_path / "ls.pth")
-    with pytest.raises(ValueError, match="ls.pth is a layer-scale variant.*gamma_1.*without layer scale"):
-        load_pretrained(model, str(tmp_path / "ls.pth"))
-    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+    expected = "skipped: blocks3.0.attn.rpb (shape (2, 5, 5) in the file, (2, 3, 3) in the model: another EMIM.WINDOW"
+    assert expected in caplog.text and " and 4 more" in caplog.text
+    reason = "shape (7, 32) in the file, (5, 32) in the model: another number of classes"
+    assert report.skipped["head.weight"] == reason
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_what_a_fitting_file_would_not_leave_over_is_a_warning(tmp_path, caplog):
-    path = str(tmp_path / "w.pth")
-    model = tiny_model()
-
     def warnings_of(state):
-        torch.save(state, path)
         caplog.clear()
-        load_pretrained(model, path)
+        load(state, tmp_path)
         return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
     # Missing EMIM tensors and a missing classifier are what fine-tuning a UniFormer is about.
-    state = {name: x for name, x in image_state(model).items() if not name.startswith("head.")}
+    state = {name: x for name, x in image_state(tiny_model()).items() if not name.startswith("head.")}
     assert warnings_of(state) == []
     (message,) = warnings_of({**state, "aux_head.weight": torch.ones(7, 32)})
-    assert "token-labelling variant" in message
-    (message,) = warnings_of({**state, "blocks4.2.norm1.weight": torch.ones(32)})
-    assert "no place for" in message and "blocks4.2.norm1.weight" in message
+    assert "no place for: aux_head.weight; it is a token-labelling variant" in message
     del state["blocks1.0.conv1.weight"]
-    (message,) = warnings_of(state)
-    assert "lacks tensors of the backbone" in message and "blocks1.0.conv1.weight" in message
-    (message,) = warnings_of({**state, "blocks1.0.conv1.weight": torch.ones(16, 16, 3, 1, 1)})
-    assert "in other shapes" in message and "blocks1.0.conv1.weight" in message
+    for some in (state, {**state, "blocks1.0.conv1.weight": torch.ones(16, 16, 3, 1, 1)}):
+        (message,) = warnings_of(some)
+        assert "lacks tensors of the backbone or has them in other shapes" in message
+        assert message.endswith("start afresh: blocks1.0.conv1.weight")
 
 
-def test_a_video_model_does_not_start_an_image_model_in_silence(tmp_path, caplog):
-    # Norms and linear layers fit, enough of them for the smallest share; convolutions over time do not.
-    torch.save(tiny_model(EMIM__MOTION=False).state_dict(), tmp_path / "video.pth")
-    load_pretrained(tiny_model(MODEL__MODEL_NAME="Uniformer2d", EMIM__MOTION=False), str(tmp_path / "video.pth"))
-    (message,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert "in other shapes, which start afresh: patch_embed1.proj.weight" in message
-
-
-def test_classifier_of_other_classes_is_kept_and_reported(tmp_path, caplog):
-    source, target = tiny_model(MODEL__NUM_CLASSES=7), tiny_model()
-    before = target.head.weight.clone()
-    torch.save(source.state_dict(), tmp_path / "w.pth")
-    with caplog.at_level("INFO"):
-        report = load_pretrained(target, str(tmp_path / "w.pth"))
-    assert set(report.skipped) == {"head.weight", "head.bias"}
-    assert torch.equal(target.head.weight, before)
-    assert (
-        "skipped head.weight: shape (7, 32) in the file, (5, 32) in the model: another number of classes; "
-        "the classifier starts afresh"
-    ) in caplog.text
-
-
-def test_file_that_matches_nothing(tmp_path):
-    torch.save({"conv.weight": torch.zeros(3, 3)}, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match="only 0 of the model's .* tensors match.*PRETRAINED_MIN_MATCH.*conv.weight"):
-        load_pretrained(tiny_model(), str(tmp_path / "w.pth"))
-
-
-def test_file_that_matches_too_little(tmp_path):
+def test_files_of_another_architecture_are_refused_and_change_nothing(tmp_path):
+    with pytest.raises(UserError, match="only 0 of the model's .* tensors match.*The file has conv.weight"):
+        load({"conv.weight": torch.zeros(3, 3)}, tmp_path)
     state = tiny_model().state_dict()
     some = dict(list(state.items())[: len(state) // 3])
-    torch.save(some, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match="at least 50%"):
-        load_pretrained(tiny_model(), str(tmp_path / "w.pth"))
-    assert load_pretrained(tiny_model(), str(tmp_path / "w.pth"), min_match=0.2).missing
-
-
-def test_damaged_missing_and_unsafe_files(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere.pth does not exist"):
-        load_pretrained(tiny_model(), str(tmp_path / "nowhere.pth"))
-    (tmp_path / "text.pth").write_text("not weights")
-    with pytest.raises(ValueError, match="text.pth cannot be read"):
-        load_pretrained(tiny_model(), str(tmp_path / "text.pth"))
-    (tmp_path / "text.safetensors").write_text("not weights")
-    with pytest.raises(ValueError, match="text.safetensors cannot be read"):
-        load_pretrained(tiny_model(), str(tmp_path / "text.safetensors"))
-    torch.save(tiny_model().state_dict(), tmp_path / "cut.pth")
-    whole = (tmp_path / "cut.pth").read_bytes()
-    (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="cut.pth cannot be read"):
-        load_pretrained(tiny_model(), str(tmp_path / "cut.pth"))
-    # A whole pickled module would run code of the file while loading.
-    torch.save(tiny_model(), tmp_path / "module.pth")
-    with pytest.raises(ValueError, match="module.pth cannot be read.*holds Python objects .*Uniformer.*state dict"):
-        load_pretrained(tiny_model(), str(tmp_path / "module.pth"))
-
-
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_damage_anywhere_is_one_kind_of_error(tmp_path):
-    """Resuming goes on to an older checkpoint on ValueError; the reader alone raises half a dozen kinds."""
-    path, place = tmp_path / "w.pth", random.Random(0)
-    torch.save({"a": torch.zeros(50), "b": {"c": 1}}, path, _use_new_zipfile_serialization=False)
-    whole = path.read_bytes()
-    refused = 0
-    for _ in range(200):
-        damaged = bytearray(whole)
-        for _ in range(5):
-            damaged[place.randrange(len(whole))] = place.randrange(256)
-        path.write_bytes(damaged)
-        try:
-            read_checkpoint(str(path))
-        except ValueError:
-            refused += 1
-    assert refused > 100
+    with pytest.raises(UserError, match="at least 50%"):
+        load(some, tmp_path)
+    assert load(some, tmp_path, min_match=0.2)[1].missing
+    with pytest.raises(UserError, match="w.pth is a layer-scale variant.*gamma_1.*without layer scale"):
+        load({**state, "blocks3.0.gamma_1": torch.ones(32)}, tmp_path)
+    with pytest.raises(UserError, match=r"holds no tensors .*model_state, .*it has \['weights', 'epoch'\]"):
+        load({"weights": state, "epoch": 3}, tmp_path)
 
 
 class Trap:
@@ -232,27 +154,41 @@ class Trap:
 
 
 def test_code_in_a_file_is_not_run(tmp_path):
-    torch.save({"model": tiny_model().state_dict(), "args": Trap(tmp_path / "sprung")}, tmp_path / "trap.pth")
-    with pytest.raises(ValueError, match=r"trap.pth cannot be read.*holds Python objects \(.*open\)"):
-        load_pretrained(tiny_model(), str(tmp_path / "trap.pth"))
+    with pytest.raises(UserError, match=r"w.pth cannot be read.*holds Python objects \(.*open\).*state dict"):
+        load({"model": tiny_model().state_dict(), "args": Trap(tmp_path / "sprung")}, tmp_path)
     assert not (tmp_path / "sprung").exists()
+    with pytest.raises(UserError, match="w.pth cannot be read.*holds Python objects .*Uniformer"):
+        load(tiny_model(), tmp_path)
 
 
-def test_folders_shards_and_other_dictionaries(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is a folder; name the file in it"):
-        load_pretrained(tiny_model(), str(tmp_path))
+def test_missing_damaged_and_partial_files(tmp_path, monkeypatch):
+    for name, problem in (("nowhere.pth", "does not exist"), ("", "is a folder; name the file in it")):
+        with pytest.raises(UserError, match=problem):
+            read_checkpoint(str(tmp_path / name))
     for name in ("model-00001-of-00002.safetensors", "model.safetensors.index.json"):
         (tmp_path / name).touch()
-        with pytest.raises(ValueError, match=f"{name} is one part of a model"):
-            load_pretrained(tiny_model(), str(tmp_path / name))
-    torch.save({"net": tiny_model().state_dict(), "epoch": 3}, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"holds no tensors .*model_state, .*it has \['net', 'epoch'\]"):
-        load_pretrained(tiny_model(), str(tmp_path / "w.pth"))
-
-
-def test_missing_safetensors_package_is_named(tmp_path, monkeypatch):
-    save_file(tiny_model().state_dict(), tmp_path / "w.safetensors")
+        with pytest.raises(UserError, match=f"{name} is one part of a model"):
+            read_checkpoint(str(tmp_path / name))
+    for name in ("text.pth", "text.safetensors"):
+        (tmp_path / name).write_text("not weights")
+        with pytest.raises(UserError, match=f"{name} cannot be read"):
+            read_checkpoint(str(tmp_path / name))
     # None in sys.modules makes Python refuse the import, as if the package were not installed.
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    with pytest.raises(ValueError, match="the package safetensors is needed.*requirements.txt"):
-        load_pretrained(tiny_model(), str(tmp_path / "w.safetensors"))
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(UserError, match="the package safetensors is needed.*requirements.txt"):
+        read_checkpoint(str(tmp_path / "text.safetensors"))
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_damage_anywhere_is_one_kind_of_error(tmp_path):
+    """Resuming goes on to an older checkpoint on UserError; the reader alone raises half a dozen kinds."""
+    path, place = tmp_path / "w.pth", random.Random(0)
+    torch.save({"a": torch.zeros(50), "b": {"c": 1}}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for _ in range(5):
+            damaged[place.randrange(len(whole))] = place.randrange(256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(UserError):
+            read_checkpoint(str(path))

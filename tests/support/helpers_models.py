@@ -1,16 +1,9 @@
 """Small models for tests, built through the configuration as users build them."""
 
-from slowfast.config.defaults import get_cfg
-from slowfast.models import build_model
+import torch
 
-TINY = {
-    "UNIFORMER.EMBED_DIM": [16, 16, 32, 32],
-    "UNIFORMER.DEPTH": [1, 1, 3, 2],
-    "UNIFORMER.HEAD_DIM": 16,
-    "UNIFORMER.DROP_DEPTH_RATE": 0.0,
-    "EMIM.WINDOW": [3, 3],
-    "MODEL.NUM_CLASSES": 5,
-}
+from slowfast.config.defaults import get_cfg
+from slowfast.models import MODEL_REGISTRY, build_model
 
 
 def make_cfg(**settings):
@@ -21,7 +14,20 @@ def make_cfg(**settings):
     return cfg
 
 
-def tiny_model(**settings):
-    """Return a model of a few thousand parameters with EMIM and joint blocks."""
-    tiny = {key.replace(".", "__"): value for key, value in TINY.items()}
-    return build_model(make_cfg(**{**tiny, **settings}))
+def tiny_cfg(name="Uniformer", **settings):
+    """Return the configuration of the smallest model of a registered class, with five classes."""
+    tiny = {key.replace(".", "__"): value for key, value in MODEL_REGISTRY.get(name).TINY.items()}
+    return make_cfg(**{**tiny, "MODEL__MODEL_NAME": name, "MODEL__NUM_CLASSES": 5, **settings})
+
+
+def tiny_model(name="Uniformer", **settings):
+    """Return a model of a few thousand parameters; a UniFormer has EMIM and joint blocks."""
+    return build_model(tiny_cfg(name, **settings))
+
+
+def awake(model):
+    """Give motion MLPs, which start as zero, weights that are not zero."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("motion_conv.2.weight"):
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model
