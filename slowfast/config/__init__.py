@@ -1,1 +1,52 @@
 """The configuration: one documented tree of defaults, YAML files over it, ``KEY VALUE`` pairs over those."""
+
+from __future__ import annotations
+
+import os
+
+from slowfast.config.defaults import get_cfg
+from slowfast.config.parser import CfgNode
+
+# A folder of exp/ has its settings in this file.
+CONFIG_FILE = "config.yaml"
+
+
+def load_cfg(path: str, overrides: list[str] = ()) -> CfgNode:
+    """Return the frozen settings of a YAML file with ``KEY VALUE`` pairs over them, OUTPUT_DIR chosen if it is empty.
+
+    Raises:
+        UserError: no such file, invalid YAML, an unknown key or a wrong value.
+    """
+    cfg = get_cfg()
+    cfg.merge_from_file(path)
+    cfg.merge_from_list(list(overrides))
+    cfg.OUTPUT_DIR = cfg.OUTPUT_DIR or default_output_dir(path)
+    cfg.freeze()
+    return cfg
+
+
+def default_output_dir(path: str) -> str:
+    """Return the output folder of a configuration that names none, another one for every file.
+
+    ``exp/NAME/config.yaml`` has ``exp/NAME/output``, ``configs/ablation/NAME.yaml`` has ``output/ablation/NAME``, any
+    other ``FOLDER/NAME.yaml`` has ``output/FOLDER/NAME``; all but those of files outside the current folder and called
+    config.yaml are relative to it.
+    """
+    parts = os.path.relpath(path).split(os.sep)
+    if parts[0] == os.pardir:
+        parts = os.path.abspath(path).split(os.sep)
+    *folders, name = parts
+    if name == CONFIG_FILE:
+        return os.path.join(os.sep.join(folders), "output")
+    if folders[:1] == ["configs"]:
+        folders = folders[1:]
+    return os.path.join("output", *filter(None, folders), os.path.splitext(name)[0])
+
+
+def training_command(path: str) -> str:
+    """Return the command that trains the configuration at ``path``, from the folder of the repository."""
+    folder, name = os.path.split(path)
+    script = os.path.join(folder, "run.sh")
+    if name == CONFIG_FILE and os.path.isfile(script):
+        return f"bash {script}"
+    return f"bash exp/launch.sh tools/run_net.py --cfg {path}"

@@ -1,0 +1,97 @@
+"""Declaration of configuration keys: default, range and meaning of each in one place, and the check of a value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from slowfast.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Key:
+    """One configuration key.
+
+    Args:
+        default: its value where no file sets it; values must have its type.
+        meaning: for the reader of ``docs/configuration.md``.
+        allowed: the range in words.
+        is_valid: whether a value of the right type lies in the range.
+        words: values of another type that are allowed as well.
+    """
+
+    default: Any
+    meaning: str
+    allowed: str = ""
+    is_valid: Callable[[Any], bool] = lambda value: True
+    words: tuple[str, ...] = ()
+
+    def check(self, name: str, value: Any) -> None:
+        """Raise UserError if ``value``, of the right type, is out of range."""
+        if value not in self.words and not self.is_valid(value):
+            raise UserError(f"{name} is {value!r}; allowed: {self.allowed}")
+
+
+def text(default: str, meaning: str) -> Key:
+    """Declare a key that takes any text."""
+    return Key(default, meaning)
+
+
+def flag(default: bool, meaning: str) -> Key:
+    """Declare a key that is True or False."""
+    return Key(default, meaning)
+
+
+def choice(default: str, *others: str, meaning: str) -> Key:
+    """Declare a key that takes one of several words."""
+    words = (default, *others)
+    return Key(default, meaning, " | ".join(words), words.__contains__)
+
+
+def number(default: float | int | str, meaning: str, word: str = "", **bounds: float) -> Key:
+    """Declare a key that takes a number, integer if the default is one.
+
+    Args:
+        default: the default.
+        meaning: see :class:`Key`.
+        word: one word that is allowed as well.
+        bounds: any of ``low`` and ``high`` (included), ``above`` and ``below`` (excluded).
+    """
+    is_valid, allowed = _range(**bounds)
+    return Key(default, meaning, f"{word} or {allowed}" if word else allowed, is_valid, (word,) if word else ())
+
+
+def numbers(default: list, meaning: str, length: int | None = None, rising: bool = False, **bounds: float) -> Key:
+    """Declare a list of numbers, each within ``bounds``; ``rising`` for [low, high] with low <= high."""
+    is_valid, allowed = _range(**bounds)
+
+    def all_valid(values: list) -> bool:
+        has_length = length is None or len(values) == length
+        return has_length and all(map(is_valid, values)) and (not rising or values == sorted(values))
+
+    count = f"{length} values" if length else "values"
+    return Key(default, meaning, f"{count}, each {allowed}" + (", rising" if rising else ""), all_valid)
+
+
+def names(default: list[str], meaning: str) -> Key:
+    """Declare a list of one or more words."""
+    return Key(default, meaning, "one name or more", bool)
+
+
+def _range(
+    low: float | None = None, high: float | None = None, above: float | None = None, below: float | None = None
+) -> tuple[Callable[[float], bool], str]:
+    """Return the test of a range, which NaN and infinity never pass, and its description."""
+    lower = low if low is not None else above
+    upper = high if high is not None else below
+
+    def is_valid(value: float) -> bool:
+        is_finite = value == value and abs(value) != float("inf")
+        is_above = lower is None or value > lower or (low is not None and value == low)
+        is_below = upper is None or value < upper or (high is not None and value == high)
+        return is_finite and is_above and is_below
+
+    parts = [] if lower is None else [f"at least {low:g}" if low is not None else f"above {above:g}"]
+    parts += [] if upper is None else [f"at most {high:g}" if high is not None else f"below {below:g}"]
+    return is_valid, " and ".join(parts) or "a number"
