@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, found again, loaded without running code from them."""
+"""Checkpoints: written whole or not at all, found again, and refused by a run that does not continue theirs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ import torch
 import yaml
 from torch import nn
 
+from slowfast.config import CONFIG_FILE, load_cfg, training_command
 from slowfast.config.parser import flat_settings
+from slowfast.engine.record import Recorder
 from slowfast.models.pretrained import read_checkpoint
+from slowfast.utils.distributed import broadcast_from_main, gather_to_all
+from slowfast.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -20,51 +24,149 @@ FOLDER = "checkpoints"
 BEST = "best.pyth"
 _NAME = re.compile(r"epoch_(\d+)(?:_step_(\d+))?\.pyth$")
 
+# Keys that may differ when a run is continued: they change neither the model, nor the data, nor the recipe, or are
+# meant to be changed on the way. What the lists hold is compared by itself.
+_MAY_DIFFER = (
+    "OUTPUT_DIR", "DEVICE", "LOG_PERIOD", "DATA.PATH_TO_DATA_DIR", "DATA.PATH_PREFIX", "DATA.LABEL_PATH_TEMPLATE",
+    "DATA.CLASS_NAMES_FILE", "DATA.EXCLUDE_FILE", "DATA.EXPECTED_NUM_VIDEOS", "DATA.PACKED", "DATA.DECODING_BACKEND",
+    "DATA.MAX_BAD_SHARE", "DATA.ENSEMBLE_METHOD", "DATA.TEST_", "DATA_LOADER.", "MODEL.PRETRAINED", "MODEL.COMPILE",
+    "MODEL.CHECKPOINT_NUM", "EMIM.BACKEND", "SOLVER.MAX_EPOCH", "TEST.", "TENSORBOARD.", "WANDB.", "DIST.BACKEND",
+    "DIST.TIMEOUT_MIN", "TRAIN.ENABLE", "TRAIN.MICRO_BATCH_SIZE", "TRAIN.PRECISION", "TRAIN.EVAL_PERIOD",
+    "TRAIN.CHECKPOINT_", "TRAIN.KEEP_CHECKPOINTS", "TRAIN.ON_NONFINITE", "TRAIN.RESUME_CHANGED",
+)  # fmt: skip
 
-def save_checkpoint(output_dir: str, state: dict, num_newest: int = 2, every: int = 0) -> str:
-    """Write ``state`` atomically, remove checkpoints that are not to be kept, and return its path.
 
-    A crash while writing leaves the older checkpoints as they are.
+class Checkpoints:
+    """The checkpoints of a training run, whose state is a ``train.TrainState``.
 
     Args:
         output_dir: folder of the run.
-        state: plain data and tensors, with ``epoch`` (epochs done) and ``progress``, whose ``steps`` are those done in
-            the epoch after them.
-        num_newest: how many of the newest to keep; at least 2, in case the newest is damaged.
-        every: keep those of every so many epochs too; 0 keeps none.
-
-    Raises:
-        OSError: the disk is full or the folder cannot be written, naming the path.
+        identity: cfg, class_names and lists (hash of the training list), which must stay as they are, world_size and
+            num_steps (of an epoch), which may change.
+        recorder: of the run.
+        is_main: whether this process writes.
+        num_kept: how many of the newest are kept.
+        period: epochs between two.
+        steps: steps between two within an epoch; 0 for none.
+        may_change: whether a run with another identity is continued.
     """
-    steps = state["progress"]["steps"]
-    name = f"epoch_{state['epoch']:05d}" + (f"_step_{steps:06d}" if steps else "") + ".pyth"
-    path = _write(output_dir, name, state)
-    for old in list_checkpoints(output_dir)[num_newest:]:
-        epoch, steps = _position(old)
-        if not (every and steps == 0 and epoch % every == 0):
+
+    def __init__(
+        self, output_dir: str, identity: dict, recorder: Recorder, is_main: bool,
+        *, num_kept: int, period: int, steps: int, may_change: bool,
+    ) -> None:  # fmt: skip
+        self.output_dir, self.identity, self.recorder, self.is_main = output_dir, identity, recorder, is_main
+        self.num_kept, self.period, self.steps, self.may_change = num_kept, period, steps, may_change
+
+    def resume(self, state) -> None:
+        """Restore the newest checkpoint; a new run stays as it is.
+
+        Raises:
+            UserError: the checkpoint of another run, or not the same on all processes.
+        """
+        best, newest = os.path.join(self.output_dir, FOLDER, BEST), read_newest(self.output_dir)
+        if newest is None and os.path.exists(best):
+            raise UserError(
+                f"{best} is of another run, whose other checkpoints are gone: remove it, or change OUTPUT_DIR"
+            )
+        if newest is not None:
+            path, saved = newest
+            self._refuse_other_run(path, saved)
+            state.load_state_dict(saved, path)
+            if state.step and saved["num_steps"] != self.identity["num_steps"]:
+                logger.warning("epoch %d begins anew, since its steps are others than before", state.epoch + 1)
+                state.begin_epoch(state.epoch)
+            steps = f" and {state.step} steps" if state.step else ""
+            logger.info("resumed from %s: %d epochs%s done", path, state.epoch, steps)
+            self.recorder.resume_at(state.epoch * self.identity["num_steps"] + state.step)
+        starts = gather_to_all((state.epoch, state.step))
+        if len(set(starts)) > 1:
+            raise UserError(
+                f"the processes found different checkpoints (epochs and steps done: {starts}): OUTPUT_DIR "
+                f"{self.output_dir} must be on storage that all nodes share"
+            )
+
+    def _refuse_other_run(self, path: str, saved: dict) -> None:
+        mine = self.identity
+        changes = changed_settings(saved["cfg"], mine["cfg"])
+        for line in changes:
+            logger.info("changed since the checkpoint: %s", line)
+        refused = [line for line in changes if not line.startswith(_MAY_DIFFER)]
+        refused += [] if saved["class_names"] == mine["class_names"] else ["class names or their order"]
+        refused += [] if saved["lists"] == mine["lists"] else ["videos or labels of the training list"]
+        if refused and not self.may_change:
+            raise UserError(
+                f"{path} belongs to a run with other settings: {'; '.join(refused)}. Choose another OUTPUT_DIR, or "
+                "continue all the same with TRAIN.RESUME_CHANGED True"
+            )
+        if saved["world_size"] != mine["world_size"]:
+            logger.warning(
+                "%d processes go on with what %d began: random draws of mixing and dropping paths, and the batches "
+                "that batch norms see, differ from those of an uninterrupted run",
+                mine["world_size"], saved["world_size"],
+            )  # fmt: skip
+
+    def is_due(self, state) -> bool:
+        """Return whether a checkpoint follows what was done last: a step, or an epoch when ``state.step`` is 0."""
+        if state.step:
+            return self.steps > 0 and state.step % self.steps == 0
+        return not state.is_validated or state.epoch % self.period == 0
+
+    def save(self, state, name: str = "") -> None:
+        """Write a checkpoint; all processes call it, the main one writes."""
+        if not self.is_main:
+            return
+        name = name or f"epoch_{state.epoch:05d}" + (f"_step_{state.step:06d}" if state.step else "") + ".pyth"
+        path = write_checkpoint(self.output_dir, name, {**state.state_dict(), **self.identity})
+        for old in list_checkpoints(self.output_dir)[self.num_kept :]:
             os.remove(old)
-    return path
+        self.recorder.event("checkpoint", epoch=state.epoch, steps=state.step, path=path, best=name == BEST)
+
+    def save_validated(self, state, top1: float | None) -> None:
+        """Write the state after a validation, also as the best one if it is; ``top1`` is known to the main process."""
+        top1 = broadcast_from_main(top1)
+        is_best, state.is_validated = top1 >= state.best_top1, True
+        state.best_top1 = max(top1, state.best_top1)
+        if is_best:
+            self.save(state, BEST)
+        self.save(state)
 
 
-def save_best(output_dir: str, state: dict) -> str:
-    """Write ``state`` atomically in place of the best checkpoint so far, and return its path.
+def write_checkpoint(output_dir: str, name: str, content: dict) -> str:
+    """Write ``content`` (plain data and tensors) completely or not at all, and return its path.
 
     Raises:
-        OSError: as :func:`save_checkpoint`.
+        UserError: the disk is full or the folder cannot be written.
     """
-    return _write(output_dir, BEST, state)
+    folder = os.path.join(output_dir, FOLDER)
+    path = os.path.join(folder, name)
+    temporary = f"{path}.writing"  # the main process is the only one that writes
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        # torch reports a full disk as a RuntimeError of its zip writer.
+        if isinstance(error, (OSError, RuntimeError)):
+            raise UserError(f"checkpoint {path} could not be written: {error}") from error
+        raise
+    return path
 
 
 def list_checkpoints(output_dir: str) -> list[str]:
     """Return the checkpoints of a run, newest first, without the best one."""
+
+    def position(path: str) -> tuple[int, int]:  # epochs done, and steps of the next one
+        match = _NAME.search(path)
+        return int(match[1]), int(match[2] or 0)
+
     paths = glob.glob(os.path.join(glob.escape(os.path.join(output_dir, FOLDER)), "epoch_*.pyth"))
-    return sorted((path for path in paths if _NAME.search(path)), key=_position, reverse=True)
-
-
-def _position(path: str) -> tuple[int, int]:
-    """Return epochs done and steps of the next one, from the name of a checkpoint."""
-    match = _NAME.search(path)
-    return int(match[1]), int(match[2] or 0)
+    return sorted((path for path in paths if _NAME.search(path)), key=position, reverse=True)
 
 
 def read_newest(output_dir: str) -> tuple[str, dict] | None:
@@ -73,16 +175,16 @@ def read_newest(output_dir: str) -> tuple[str, dict] | None:
     A damaged one is reported and the one before it is used.
 
     Raises:
-        ValueError: there are checkpoints, but none can be read.
+        UserError: there are checkpoints, but none can be read.
     """
     paths = list_checkpoints(output_dir)
     for path in paths:
         try:
             return path, read_checkpoint(path)
-        except ValueError as error:
+        except UserError as error:
             logger.warning("%s; trying the checkpoint before it", error)
     if paths:
-        raise ValueError(f"none of the checkpoints in {output_dir} can be read; remove them or change OUTPUT_DIR")
+        raise UserError(f"none of the checkpoints in {output_dir} can be read; remove them or change OUTPUT_DIR")
     return None
 
 
@@ -90,24 +192,23 @@ def checkpoint_to_test(output_dir: str, configured: str) -> str:
     """Return the checkpoint to test: ``configured`` if given, else the run's best, else its newest.
 
     Raises:
-        FileNotFoundError: there is none, saying what to do.
+        UserError: there is none, saying what to do.
     """
-    if configured:
-        return configured
     best = os.path.join(output_dir, FOLDER, BEST)
-    candidates = [path for path in [best, *list_checkpoints(output_dir)] if os.path.isfile(path)]
-    if not candidates:
-        raise FileNotFoundError(
+    candidates = [configured] if configured else [best, *list_checkpoints(output_dir)]
+    found = [path for path in candidates if configured or os.path.isfile(path)]
+    if not found:
+        raise UserError(
             f"no checkpoint in {os.path.join(output_dir, FOLDER)}: train first, or set TEST.CHECKPOINT_FILE_PATH"
         )
-    return candidates[0]
+    return found[0]
 
 
 def load_model_state(model: nn.Module, state: dict[str, torch.Tensor], path: str) -> None:
     """Fill ``model`` with every tensor of a checkpoint.
 
     Raises:
-        ValueError: a tensor is missing, unexpected or of another shape: the checkpoint of another architecture.
+        UserError: a tensor is missing, unexpected or of another shape: the checkpoint of another architecture.
     """
     target = model.state_dict()
     problems = [f"missing {name}" for name in target if name not in state]
@@ -119,11 +220,30 @@ def load_model_state(model: nn.Module, state: dict[str, torch.Tensor], path: str
     ]
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise ValueError(
+        raise UserError(
             f"{path} is a checkpoint of another architecture than the configuration describes: "
             f"{'; '.join(problems[:5])}{more}. To start from its weights instead, use MODEL.PRETRAINED"
         )
     model.load_state_dict(state)
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict, path: str) -> None:
+    """Restore moments; of the settings, those of the configuration count.
+
+    Raises:
+        UserError: the state of another optimizer or of other groups of parameters.
+    """
+    configured = [{key: group[key] for key in group if key not in ("params", "lr")} for group in optimizer.param_groups]
+    both = [optimizer.param_groups, state["param_groups"]]
+    sizes = [[len(group["params"]) for group in groups] for groups in both]
+    if sizes[0] != sizes[1] or len({"betas" in groups[0] for groups in both}) > 1:
+        raise UserError(
+            f"{path} was trained with another optimizer: SOLVER.OPTIMIZING_METHOD, SOLVER.DECAY_RELATIVE_BIAS or "
+            "SOLVER.LAYER_DECAY differ; set them as before, or start anew from these weights with MODEL.PRETRAINED"
+        )
+    optimizer.load_state_dict(state)
+    for group, settings in zip(optimizer.param_groups, configured, strict=True):
+        group.update(settings)
 
 
 def changed_settings(old: str, new: str) -> list[str]:
@@ -137,22 +257,55 @@ def changed_settings(old: str, new: str) -> list[str]:
     ]
 
 
-def _write(output_dir: str, name: str, state: dict) -> str:
-    folder = os.path.join(output_dir, FOLDER)
-    path = os.path.join(folder, name)
-    temporary = f"{path}.writing"  # the main process is the only one that writes
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with open(temporary, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-        # torch reports a full disk as a RuntimeError of its zip writer.
-        if isinstance(error, (OSError, RuntimeError)):
-            raise OSError(f"checkpoint {path} could not be written: {error}") from error
-        raise
-    return path
+def starting_weights(start: str, config: str, compared: tuple[str, ...] = (), ignored: tuple[str, ...] = ()) -> str:
+    """Return the weight file that MODEL.PRETRAINED means.
+
+    Args:
+        start: a weight file; or an earlier experiment, by its folder (``exp/NAME``), its YAML file or the output folder
+            of its run, whose best checkpoint is taken.
+        config: the dumped settings of the run that is to start.
+        compared: beginnings of the keys that decide what weights mean; the log warns where they differ.
+        ignored: keys among them that do not.
+
+    Raises:
+        UserError: there is no such file or experiment, or the experiment is not finished.
+    """
+    if os.path.isfile(start) and not start.endswith((".yaml", ".yml")):
+        return start
+    output_dir, command = _find_run(start)
+    best = os.path.join(output_dir, FOLDER, BEST)
+    newest = read_newest(output_dir) or ((best, read_checkpoint(best)) if os.path.isfile(best) else None)
+    if newest is None:
+        raise UserError(
+            f"MODEL.PRETRAINED: {start} has no checkpoint in {os.path.join(output_dir, FOLDER)}. Train it "
+            f"first{command}, or set MODEL.PRETRAINED to a weight file of the same model (docs/data.md says where "
+            "published ones are); "
+            '"" trains from scratch'
+        )
+    path, saved = newest
+    wanted = yaml.safe_load(saved["cfg"])["SOLVER"]["MAX_EPOCH"]
+    if saved["epoch"] < wanted or not saved["is_validated"] or not os.path.isfile(best):
+        raise UserError(
+            f"MODEL.PRETRAINED: {start} is not finished: {path} has {saved['epoch']} of {wanted} epochs. Continue "
+            f"it{command}, or name a checkpoint: MODEL.PRETRAINED {best if os.path.isfile(best) else path}"
+        )
+    top1 = saved["best_top1"]
+    logger.info("starting from %s: its best checkpoint of %d epochs, %.2f %% top-1 in validation", start, wanted, top1)
+    for line in changed_settings(saved["cfg"], config):
+        if line.startswith(compared) and line.partition(":")[0] not in ignored:
+            logger.warning("%s was trained with other settings of the model: %s", start, line)
+    return best
+
+
+def _find_run(start: str) -> tuple[str, str]:
+    """Return the output folder of an experiment, and how to train it as part of a sentence."""
+    if os.path.isdir(os.path.join(start, FOLDER)):
+        return start, ""
+    path = os.path.join(start, CONFIG_FILE) if os.path.isdir(start) else start
+    if not os.path.isfile(path) or not path.endswith((".yaml", ".yml")):
+        problem = f"has no {CONFIG_FILE}" if os.path.isdir(start) else "does not exist"
+        raise UserError(
+            f"MODEL.PRETRAINED: weight file or experiment {start} {problem} (looked in {os.getcwd()}); docs/data.md "
+            "says where published weights are"
+        )
+    return load_cfg(path).OUTPUT_DIR, f" ({training_command(path)})"

@@ -1,100 +1,170 @@
-"""Where the numbers of a run go: one JSON line per event, TensorBoard, and Weights & Biases."""
+"""Where the numbers of a run go: one JSON line per event, TensorBoard, Weights & Biases, and lines for people.
+
+``OUTPUT_DIR/log.jsonl`` has an object per line with ``event``, ``time`` (seconds since 1970) and the fields of the
+event; a number that is not finite is null. A run that continues repeats the lines of steps that it takes again: the
+last one counts. ``slowfast.utils.logging.read_events(OUTPUT_DIR, name)`` returns the events of one name.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import logging
-from collections.abc import Iterable
+import os
 
 import numpy as np
 import torch
 import yaml
 
-from slowfast.engine.wandb_run import WandbRun, check_wandb
-from slowfast.utils.logging import EventLog
+from slowfast.utils.errors import UserError
+from slowfast.utils.logging import EventLog, read_events
 
 logger = logging.getLogger(__name__)
+
+# Fields of every event beside "event" and "time". Accuracies are in percent, epochs count from 1.
+_TRAINING = ("step", "epoch", "loss", "top1", "clips_per_sec", "wait_share", "bad_videos")
+_ACCURACIES = ("top1", "top5", "mean_class")
+EVENTS: dict[str, tuple[str, ...]] = {
+    "start": ("command", "git_commit", "python", "versions", "device", "world_size"),
+    "train_step": (*_TRAINING, "lr", "grad_norm"),
+    "train_epoch": (*_TRAINING, "peak_memory_mib"),
+    "nonfinite": ("epoch", "step", "losses", "videos"),
+    "bad_video": ("epoch", "path", "reason"),
+    "val": ("step", "epoch", *_ACCURACIES, "num_videos", "bad_videos"),
+    "val_ema": ("step", "epoch", *_ACCURACIES, "num_videos", "bad_videos"),
+    "checkpoint": ("epoch", "steps", "path", "best"),
+    "test": (
+        *_ACCURACIES, "num_videos", "interval95", "interval_method", "num_classes", "num_classes_with_videos",
+        "num_views", "views_per_video", "bad_videos", "protocol", "view_protocol", "ensemble_method", "checkpoint",
+        "checkpoint_time", "epoch", "weights", "precision",
+    ),
+}  # fmt: skip
+
+WANDB_RUN_ID = "wandb_run_id.txt"
 
 
 class Recorder:
     """Records events of a run, until the end of its ``with`` block.
 
     Args:
-        output_dir: folder of the run; ``log.jsonl`` (see :mod:`slowfast.engine.events`) and ``tensorboard/`` are
-            written there.
+        output_dir: folder of the run; ``log.jsonl`` and ``tensorboard/`` are written there.
         enabled: False records nothing (all processes but the main one).
         tensorboard: write scalars, texts, images and histograms to TensorBoard too.
-        wandb: gets scalars and images too.
+        wandb_run: a run of Weights & Biases that mirrors TensorBoard, to be finished at the end.
     """
 
-    def __init__(self, output_dir: str, enabled: bool, tensorboard: bool, wandb: WandbRun | None = None) -> None:
+    def __init__(self, output_dir: str, enabled: bool, tensorboard: bool, wandb_run=None) -> None:
+        self.output_dir = output_dir
         self._events = EventLog(output_dir, enabled)
-        self._wandb = wandb
+        self._has_board = enabled and tensorboard
+        self._wandb_run = wandb_run
         self._writer = None
-        if enabled and tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
+        self._resumed_at: int | None = None
 
-            self._writer = SummaryWriter(f"{output_dir}/tensorboard")
+    def resume_at(self, step: int) -> None:
+        """Hide what TensorBoard has of later steps, which are going to be taken again; before anything is drawn."""
+        self._resumed_at = step
+
+    def _board(self):
+        if self._writer is None and self._has_board:
+            from torch.utils.tensorboard import SummaryWriter  # takes a second
+
+            purge_step = None if self._resumed_at is None else self._resumed_at + 1
+            self._writer = SummaryWriter(f"{self.output_dir}/tensorboard", purge_step=purge_step)
+        return self._writer
 
     def event(self, name: str, **fields) -> None:
         """Append a JSON line."""
+        assert set(fields) == set(EVENTS[name]), f"fields of event {name}"
         self._events.write(name, **fields)
 
     def scalars(self, name: str, step: int, **fields: float) -> None:
         """Append a JSON line and draw every field at ``step`` (training steps since the start of the run)."""
         self.event(name, step=step, **fields)
-        if self._writer is not None:
-            for field, value in fields.items():
-                self._writer.add_scalar(f"{name}/{field}", value, step)
-        if self._wandb is not None:
-            self._wandb.log(step, {f"{name}/{field}": value for field, value in fields.items()})
+        for field, value in fields.items() if self._has_board else ():
+            self._board().add_scalar(f"{name}/{field}", value, step)
+
+    def has_epoch(self, name: str, epoch: int) -> bool:
+        """Return whether an event of this name and epoch is recorded already."""
+        return any(event["epoch"] == epoch for event in read_events(self.output_dir, name))
 
     def text(self, name: str, content: str) -> None:
         """Show preformatted text in TensorBoard."""
-        if self._writer is not None:
-            indented = "\n".join(f"    {line}" for line in content.splitlines())
-            self._writer.add_text(name, indented)
+        if self._has_board:
+            self._board().add_text(name, "\n".join(f"    {line}" for line in content.splitlines()))
 
     def image(self, name: str, pixels: np.ndarray, step: int) -> None:
         """Show a picture, uint8 (H, W, 3)."""
-        if self._writer is not None:
-            self._writer.add_image(name, pixels, step, dataformats="HWC")
-        if self._wandb is not None:
-            self._wandb.log_image(step, name, pixels)
+        if self._has_board:
+            self._board().add_image(name, pixels, step, dataformats="HWC")
 
-    def histograms(self, named_tensors: Iterable[tuple[str, torch.Tensor]], step: int) -> None:
+    def histograms(self, tensors: dict[str, torch.Tensor], step: int) -> None:
         """Show the distribution of the finite values of every tensor in TensorBoard."""
-        for name, tensor in named_tensors if self._writer is not None else ():
+        for name, tensor in tensors.items() if self._has_board else ():
             values = tensor.detach().float().flatten()
             finite = values[values.isfinite()]
             if len(finite) < len(values):
                 logger.warning("%s: %d of %d values are not finite", name, len(values) - len(finite), len(values))
             if len(finite):
-                self._writer.add_histogram(name, finite, step)
+                self._board().add_histogram(name, finite.cpu().numpy(), step)
 
     def __enter__(self) -> Recorder:
         return self
 
     def __exit__(self, error_type, *_) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        if self._wandb is not None:
-            self._wandb.finish(has_failed=error_type is not None)
+        # On a full disk the writer fails again; the error that ended the run is the one to be seen.
+        with contextlib.suppress(OSError) if error_type else contextlib.nullcontext():
+            if self._writer is not None:
+                self._writer.close()
+        if self._wandb_run is not None:
+            self._wandb_run.finish(exit_code=int(error_type is not None))
 
 
 def build_recorder(cfg, is_main: bool) -> Recorder:
-    """Build the recorder of a process; only that of the main one records.
-
-    Raises:
-        ValueError: a wrong setting of WANDB, or nobody is logged in there.
-        ImportError: WANDB.ENABLE without the package.
-        ConnectionError: Weights & Biases cannot be reached.
-    """
-    wandb = None
+    """Build the recorder of a process; only that of the main one records."""
+    wandb_run = None
     if cfg.WANDB.ENABLE:
         # On every process, so that all of them stop with the same message and none waits for the main one.
-        mode = check_wandb(cfg.WANDB.PROJECT, cfg.WANDB.MODE)
-        if is_main:
-            wandb = WandbRun(
-                cfg.OUTPUT_DIR, cfg.WANDB.PROJECT, cfg.WANDB.ENTITY, cfg.WANDB.NAME, mode, yaml.safe_load(cfg.dump())
-            )
-    return Recorder(cfg.OUTPUT_DIR, is_main, cfg.TENSORBOARD.ENABLE, wandb)
+        _check_wandb(cfg.WANDB.PROJECT, cfg.TENSORBOARD.ENABLE)
+        wandb_run = _start_wandb(cfg.OUTPUT_DIR, cfg.WANDB.PROJECT, yaml.safe_load(cfg.dump())) if is_main else None
+    if cfg.TENSORBOARD.HISTOGRAM_PERIOD and not cfg.TENSORBOARD.ENABLE:
+        raise UserError(
+            f"TENSORBOARD.HISTOGRAM_PERIOD is {cfg.TENSORBOARD.HISTOGRAM_PERIOD}, but TENSORBOARD.ENABLE is False; set "
+            "the one to 0 or the other to True"
+        )
+    return Recorder(cfg.OUTPUT_DIR, is_main, cfg.TENSORBOARD.ENABLE, wandb_run)
+
+
+def _check_wandb(project: str, tensorboard: bool) -> None:
+    found = importlib.util.find_spec("wandb")
+    # The package calls the folder of its data like itself; a folder is no package.
+    if found is None or found.origin is None:
+        raise UserError("WANDB.ENABLE is True, but the package is not installed: pip install wandb")
+    if not project:
+        raise UserError("WANDB.PROJECT is empty; it must name a project of yours, which is made if there is none")
+    if not tensorboard:
+        raise UserError("WANDB.ENABLE is True, but TENSORBOARD.ENABLE, which it mirrors, is False")
+
+
+def _start_wandb(output_dir: str, project: str, config: dict):
+    """Start or continue the run whose identity is in ``wandb_run_id.txt``."""
+    import wandb
+
+    path = os.path.join(output_dir, WANDB_RUN_ID)
+    run_id = None
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            run_id = file.read().strip() or None
+    try:
+        run = wandb.init(
+            project=project, id=run_id, resume="allow", dir=output_dir, config=config, sync_tensorboard=True,
+            allow_val_change=True, settings=wandb.Settings(console="off"),
+        )  # fmt: skip
+    except wandb.errors.Error as error:
+        raise UserError(
+            f"Weights & Biases cannot be used: {error} (`wandb login` or WANDB_API_KEY logs in; WANDB_MODE=offline "
+            f"keeps the data in {output_dir}/wandb, and `wandb sync` sends them later)"
+        ) from error
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f"{run.id}\n")
+    return run

@@ -1,13 +1,36 @@
-"""Results of a test, for programs (JSON, CSV) and for people (text, pictures)."""
+"""Results of a test, for programs (JSON, CSV, score files) and for people (text, pictures).
+
+A score file holds what a model said about every view of every video, from which everything else can be computed: an
+``.npz`` that ``numpy.load`` opens without pickle. Letters: ``M`` videos, ``V`` views, ``K`` classes.
+
+===============  ==================  ==================================================================================
+array            shape, type         content
+===============  ==================  ==================================================================================
+``videos``       (M,) text           paths as in the list file
+``labels``       (M,) int64          true classes
+``views``        (V,) int64          numbers of the views, ``clip * crops + crop``
+``logits``       (M, V, K) float32   outputs of the model; NaN for a video that has no score
+``scores``       (M, K) float64      scores of the videos, by the ensemble method in ``facts``
+``class_names``  (K,) text           or (0,) if classes have no names
+``facts``        () text             JSON: protocol (and view_protocol, without the ensemble method), ensemble_method,
+                                     checkpoint, checkpoint_time, epoch, precision, bad_videos, config
+===============  ==================  ==================================================================================
+
+A file of another program needs ``videos``, ``labels`` and ``logits`` only.
+"""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
+import zipfile
+from dataclasses import dataclass, field
 
 import numpy as np
 import simplejson
 
+from slowfast.utils.errors import UserError
 from slowfast.utils.files import replacing
 from slowfast.utils.logging import read_events
 from slowfast.utils.metrics import METHOD, accuracy_intervals, accuracy_summary, confusion_matrix, per_class_accuracy
@@ -61,7 +84,7 @@ def write_results(
         for label, name in enumerate(names):
             percent = "" if np.isnan(accuracy[label]) else f"{100 * accuracy[label]:.2f}"
             writer.writerow([label, name, counts[label], percent])
-    from slowfast.engine.pictures import plot_confusion_matrix  # matplotlib: half a second, not at the start
+    from slowfast.utils.pictures import plot_confusion_matrix  # matplotlib: half a second, not at the start
 
     matrix = confusion_matrix(scores, labels, num_classes)
     plot_confusion_matrix(matrix, names, os.path.join(output_dir, "confusion_matrix.png"))
@@ -74,7 +97,7 @@ def plot_run(output_dir: str) -> None:
     train, val = read_epochs(output_dir, "train_epoch"), read_epochs(output_dir, "val")
     if train:
         path = os.path.join(output_dir, "learning_curves.png")
-        from slowfast.engine.pictures import plot_learning_curves  # as above
+        from slowfast.utils.pictures import plot_learning_curves  # as above
 
         plot_learning_curves(train, val, path)
 
@@ -113,3 +136,71 @@ def write_json(path: str, content: dict) -> None:
     """Write a JSON file completely or not at all; NaN becomes null."""
     with replacing(path) as file:
         simplejson.dump(content, file, indent=2, ignore_nan=True)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Content of a score file, see the top of this module; ``path`` is the file, for messages."""
+
+    videos: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+    class_names: list[str] | None = None
+    facts: dict = field(default_factory=dict)
+    path: str = ""
+
+
+def save_scores(path: str, saved: Scores, scores: np.ndarray) -> None:
+    """Write a score file; ``scores`` (M, K) are those of the videos. The file is there completely or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    arrays = {
+        "videos": np.asarray(saved.videos, dtype=np.str_),
+        "labels": saved.labels,
+        "views": np.arange(saved.logits.shape[1]),
+        "logits": saved.logits,
+        "scores": scores,
+        "class_names": np.asarray(saved.class_names or [], dtype=np.str_),
+        "facts": np.asarray(json.dumps(saved.facts)),
+    }
+    try:
+        with replacing(path, "wb") as file:
+            np.savez(file, **arrays)
+    except OSError as error:
+        raise UserError(f"the scores cannot be written to {path}: {error.strerror or error}") from error
+
+
+def load_scores(path: str) -> Scores:
+    """Read a score file.
+
+    Raises:
+        UserError: there is no such file, it is no score file, or its arrays do not fit together.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"score file {path} does not exist; a test writes one into its OUTPUT_DIR")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, AttributeError) as error:
+        raise UserError(f"{path} is no score file (.npz), or it is damaged: {error}") from error
+    missing = [name for name in ("videos", "labels", "logits") if name not in arrays]
+    if missing:
+        raise UserError(f"{path} is no score file: it has no {', '.join(missing)}; found: {', '.join(arrays)}")
+    videos, labels, logits = arrays["videos"], arrays["labels"], arrays["logits"]
+    if logits.ndim != 3 or 0 in logits.shape or not videos.shape == labels.shape == logits.shape[:1]:
+        raise UserError(
+            f"{path}: videos {videos.shape}, labels {labels.shape} and logits {logits.shape} must have the shapes "
+            "(M,), (M,) and (M, V, K)"
+        )
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= logits.shape[2]:
+        raise UserError(
+            f"{path}: labels must be integers from 0 to {logits.shape[2] - 1}, "
+            f"found {labels.min()} to {labels.max()} ({labels.dtype})"
+        )
+    class_names = arrays.get("class_names", np.empty(0)).tolist() or None
+    if class_names and len(class_names) != logits.shape[2]:
+        raise UserError(f"{path}: {len(class_names)} class names for logits of {logits.shape[2]} classes")
+    facts = json.loads(str(arrays["facts"])) if "facts" in arrays else {}
+    return Scores(videos.astype(np.str_), labels.astype(np.int64), logits, class_names, facts, path)

@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import logging
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 
-import simplejson
-import torch
-
-from slowfast.config.experiment import load_cfg, training_command
-from slowfast.engine.checkpoint import checkpoint_to_test
-from slowfast.engine.dry_run import dry_run
-from slowfast.engine.epoch import Terminated
-from slowfast.engine.record import Recorder, build_recorder
-from slowfast.engine.results import plot_run, read_results, summary_line
-from slowfast.engine.test import check_test_settings, test
-from slowfast.engine.train import train
-from slowfast.utils.distributed import Process, barrier, broadcast_from_main, process_group
-from slowfast.utils.logging import setup_logging
+from slowfast.config import load_cfg, training_command
+from slowfast.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 _PACKAGES = ("torch", "torchvision", "timm", "fvcore", "decord", "av", "numpy", "opencv-python-headless", "natten")
 
-
-_EPILOG = """KEY VALUE pairs override the file; every key is explained in slowfast/config/defaults.py.
+_EPILOG = """KEY VALUE pairs override the file; docs/configuration.md explains every key.
 With several processes start it through exp/launch.sh or torchrun.
 
-exit status: 0 done; 2 a mistake or a loss that is not finite, explained in one line; 130 interrupted; 143 ended by
+exit status: 0 done; 2 a mistake or a run that does not learn, explained in one line; 130 or 143 stopped by Ctrl-C or
 SIGTERM after saving a checkpoint, the same command continues; anything else is a bug of this program"""
 
 
@@ -56,7 +47,15 @@ def main(tasks: tuple[str, ...], description: str, argv: list[str] | None = None
         args.opts.remove("--dry-run")
         args.dry_run = True
     try:
-        cfg = load_cfg(args.cfg, args.opts)
+        cfg = load_cfg(args.cfg, args.opts)  # before anything heavy is imported
+        tasks = _enabled(cfg, tasks)
+    except UserError as error:
+        return _report(error)
+
+    from slowfast.utils.distributed import barrier, process_group
+    from slowfast.utils.signals import Terminated
+
+    try:
         with process_group(cfg.DEVICE, cfg.DIST.BACKEND, cfg.DIST.TIMEOUT_MIN) as process:
             try:
                 if args.dry_run:
@@ -66,56 +65,19 @@ def main(tasks: tuple[str, ...], description: str, argv: list[str] | None = None
             except Terminated:
                 barrier()  # the main process may still be writing, and launchers end all when the first has ended
                 raise
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        if not is_expected(error):
+    except (UserError, FloatingPointError) as error:
+        return _report(error)
+    except OSError as error:
+        if error.errno not in (28, 30, 122):  # full disk, read-only file system, quota
             raise
-        _report(error)
-        return 2
+        return _report(error)
     except Terminated as stop:
         sys.stderr.write(f"{stop}; the same command continues from there\n")
-        return 143
+        return stop.status
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command continues from the last checkpoint\n")
         return 130
     return 0
-
-
-def is_expected(error: BaseException) -> bool:
-    """Return whether the error is one that this package raises itself to explain what is wrong.
-
-    Errors from inside a library keep their traceback: they may be bugs.
-    """
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    return traceback is not None and traceback.tb_frame.f_globals.get("__name__", "").startswith("slowfast.")
-
-
-def _run(cfg, process: Process, tasks: tuple[str, ...]) -> None:
-    _make_output_dir(cfg.OUTPUT_DIR)
-    setup_logging(cfg.OUTPUT_DIR, process.is_main)
-    tasks = _enabled(cfg, tasks)
-    with build_recorder(cfg, process.is_main) as recorder:
-        if process.is_main:
-            _write_environment(cfg, process, recorder)
-            _log_devices(process)
-        if "test" in tasks:
-            check_test_settings(cfg)  # before the training that may come first
-        if "train" in tasks:
-            train(cfg, process, recorder)
-            if process.is_main:
-                plot_run(cfg.OUTPUT_DIR)
-        if "test" in tasks and not ("train" in tasks and _is_tested(cfg, process)):
-            test(cfg, process, recorder)
-    barrier()
-    logger.info("results, logs and checkpoints are in %s", cfg.OUTPUT_DIR)
-
-
-def _dry_run(cfg, process: Process, tasks: tuple[str, ...], command: str) -> None:
-    setup_logging(None, process.is_main)
-    if process.is_main:
-        _log_devices(process)
-    dry_run(cfg, process, _enabled(cfg, tasks), command)
 
 
 def _enabled(cfg, tasks: tuple[str, ...]) -> tuple[str, ...]:
@@ -125,71 +87,155 @@ def _enabled(cfg, tasks: tuple[str, ...]) -> tuple[str, ...]:
     enabled = {"train": cfg.TRAIN.ENABLE, "test": cfg.TEST.ENABLE}
     tasks = tuple(task for task in tasks if enabled[task])
     if not tasks:
-        raise ValueError("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do")
+        raise UserError("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do")
     return tasks
 
 
-def _is_tested(cfg, process: Process) -> bool:
-    """Return whether the results of this very configuration and checkpoint are there already, and show them."""
-    results = read_results(cfg.OUTPUT_DIR) if process.is_main else None
-    path = checkpoint_to_test(cfg.OUTPUT_DIR, cfg.TEST.CHECKPOINT_FILE_PATH)
-    is_tested = broadcast_from_main(
-        results is not None
-        and (results["checkpoint"], results["config"]) == (path, cfg.dump())
-        and results["checkpoint_time"] == os.path.getmtime(path)
-    )
-    if is_tested and process.is_main:
-        logger.info("already tested: %s", summary_line(results))
-    return is_tested
+def _run(cfg, process, tasks: tuple[str, ...]) -> None:
+    from slowfast.datasets.build import build_dataset
+    from slowfast.engine.record import build_recorder
+    from slowfast.engine.results import plot_run
+    from slowfast.engine.test import is_tested, test
+    from slowfast.engine.train import train
+    from slowfast.utils.distributed import barrier
+    from slowfast.utils.logging import setup_logging
+
+    with _output_dir(cfg.OUTPUT_DIR, process.is_main):
+        setup_logging(cfg.OUTPUT_DIR, process.is_main)
+        with build_recorder(cfg, process.is_main) as recorder:
+            if process.is_main:
+                _write_environment(cfg, process, recorder)
+            if tasks == ("train", "test"):
+                build_dataset(cfg, "test")  # what is missing is said before the training
+            if "train" in tasks:
+                train(cfg, process, recorder)
+                if process.is_main:
+                    plot_run(cfg.OUTPUT_DIR)
+            if "test" in tasks and not ("train" in tasks and is_tested(cfg, process)):
+                test(cfg, process, recorder)
+        barrier()
+        logger.info("results, logs and checkpoints are in %s", cfg.OUTPUT_DIR)
 
 
-def _make_output_dir(path: str) -> None:
+def _dry_run(cfg, process, tasks: tuple[str, ...], command: str) -> None:
+    """Build what ``tasks`` work with, read the first items and stop; name all that is missing at once."""
+    from slowfast.datasets.build import build_dataset
+    from slowfast.engine.build import Training
+    from slowfast.engine.checkpoint import checkpoint_to_test, list_checkpoints, starting_weights
+    from slowfast.engine.record import Recorder
+    from slowfast.engine.test import Evaluation, describe_views, load_tested
+    from slowfast.utils.logging import setup_logging
+
+    setup_logging(None, process.is_main)
+    problems: list[str] = []
+
+    def attempt(function, *arguments):
+        try:
+            return function(*arguments)
+        except UserError as error:
+            problems.append(str(error))
+            return None
+
+    if "train" in tasks:
+        newest = list_checkpoints(cfg.OUTPUT_DIR)
+        run = attempt(Training.from_config, cfg, process, Recorder(cfg.OUTPUT_DIR, enabled=False, tensorboard=False))
+        if run is not None:
+            _read_some(run.loader, run.evaluation.normalize, process, "training")
+            logger.info("training would %s", f"go on from {newest[0]}" if newest else "start anew")
+        else:  # the first problem has hidden the others
+            for split in ("train", "val"):
+                attempt(build_dataset, cfg, split)
+            if cfg.MODEL.PRETRAINED and not newest:
+                attempt(starting_weights, cfg.MODEL.PRETRAINED, cfg.dump())
+    if "test" in tasks:
+        logger.info("test: %s, %s", describe_views(cfg), cfg.DATA.ENSEMBLE_METHOD)
+        evaluation = attempt(Evaluation.from_config, cfg, process, "test")
+        if evaluation is not None:
+            dataset = evaluation.loader.dataset
+            logger.info("test: %d videos x %d views", dataset.num_videos, dataset.num_views)
+            _read_some(evaluation.loader, evaluation.normalize, process, "test")
+        if "train" not in tasks:
+            path = attempt(checkpoint_to_test, cfg.OUTPUT_DIR, cfg.TEST.CHECKPOINT_FILE_PATH)
+            names = None if evaluation is None else dataset.class_names
+            if path is None:
+                problems[-1] += f" ({command} trains)"
+            elif attempt(load_tested, cfg, path, names) is not None:
+                logger.info("test: the model has the weights of %s", path)
+    if problems:
+        lines = "".join(f"\n- {problem}" for problem in dict.fromkeys(problems))
+        raise UserError(f"dry run: what is here was checked, but something is missing or wrong:{lines}")
+
+
+def _read_some(loader, normalize, process, what: str) -> None:
+    """Read the first two items of a loader in this process, whatever the size of a batch."""
+    keys = [key for key, _ in zip(loader.sampler, range(2))]
+    batch = loader.collate_fn([loader.dataset[key] for key in keys])
+    for bad in batch.bad:
+        logger.warning("not decodable: %s: %s", bad.path, bad.reason)
+    if not len(batch.clips):
+        raise UserError(f"none of the first {len(keys)} {what} items can be decoded, see above")
+    clips = normalize(batch.clips.to(process.device))
+    logger.info(
+        "first %d %s items: clips %s, mean %.2f, standard deviation %.2f, labels %s",
+        len(keys), what, tuple(clips.shape), clips.mean(), clips.std(), sorted(set(batch.labels.tolist())),
+    )  # fmt: skip
+
+
+@contextmanager
+def _output_dir(path: str, is_main: bool) -> Iterator[None]:
+    """Make OUTPUT_DIR and keep other runs out of it; the lock ends with the process, however that ends."""
     try:
         os.makedirs(path, exist_ok=True)
+        file = open(os.path.join(path, ".lock"), "a+" if is_main else "a")  # noqa: SIM115
     except OSError as error:
-        raise OSError(f"OUTPUT_DIR {path} cannot be made: {error.strerror}") from error
-    if not os.access(path, os.W_OK):
-        raise OSError(f"OUTPUT_DIR {path} cannot be written")
+        raise UserError(f"OUTPUT_DIR {path} cannot be made or written: {error.strerror}") from error
+    with file:
+        if is_main:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise UserError(
+                    f"OUTPUT_DIR {path} is in use by another run ({file.read().strip()}): wait for it, or choose "
+                    "another folder"
+                ) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {os.uname().nodename}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+            file.flush()
+        yield
 
 
-def _write_environment(cfg, process: Process, recorder: Recorder) -> None:
-    """Keep beside the results what is needed to repeat them."""
+def _write_environment(cfg, process, recorder) -> None:
+    """Keep beside the results, and log, what is needed to repeat them."""
+    import torch
+
     versions = {}
     for package in _PACKAGES:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = None
+    kind = process.device.type
+    detail = torch.cuda.get_device_name() if kind == "cuda" else f"{torch.get_num_threads()} threads"
     environment = {
         "command": sys.argv,
-        "time": time.strftime("%Y-%m-%d %H:%M:%S"),
         "git_commit": _git_commit(),
         "python": sys.version.split()[0],
         "versions": versions,
-        "device": _describe_device(process),
+        "device": f"{kind} ({detail})",
         "world_size": process.world_size,
     }
+    from slowfast.engine.results import write_json
+
     with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w", encoding="utf-8") as file:
         file.write(cfg.dump())
-    with open(os.path.join(cfg.OUTPUT_DIR, "environment.json"), "w", encoding="utf-8") as file:
-        simplejson.dump(environment, file, indent=2)
-    recorder.event("start", **{key: value for key, value in environment.items() if key != "time"})
+    write_json(os.path.join(cfg.OUTPUT_DIR, "environment.json"), environment)
+    recorder.event("start", **environment)
     recorder.text("config", cfg.dump())
-
-
-def _describe_device(process: Process) -> str:
-    kind = process.device.type
-    return f"{kind} ({torch.cuda.get_device_name() if kind == 'cuda' else f'{torch.get_num_threads()} threads'})"
-
-
-def _log_devices(process: Process) -> None:
-    master = f" (master {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']})" if process.world_size > 1 else ""
     logger.info(
-        "device: %s, rank %d of world size %d%s; torch %s, python %s",
-        _describe_device(process), process.rank, process.world_size, master, torch.__version__, sys.version.split()[0],
+        "device: %s, rank %d of world size %d; torch %s, python %s",
+        environment["device"], process.rank, process.world_size, torch.__version__, environment["python"],
     )  # fmt: skip
-    for rank, host in enumerate(process.hosts):
-        logger.info("  rank %d: %s", rank, host)
 
 
 def _git_commit() -> str | None:
@@ -201,13 +247,24 @@ def _git_commit() -> str | None:
         return None
 
 
-def _report(error: BaseException) -> None:
+def _report(error: BaseException) -> int:
+    """Write one line to the terminal and the traceback to ``run.log``; return the exit status."""
     rank = os.environ.get("RANK")
-    where = f"[process {rank}] " if rank not in (None, "0") else ""
-    sys.stderr.write(f"{where}error: {error}\n")
+    sys.stderr.write(f"{f'[process {rank}] ' if rank not in (None, '0') else ''}error: {error}\n")
     for handler in logging.getLogger("slowfast").handlers:
         if isinstance(handler, logging.FileHandler):
-            traceback = (type(error), error, error.__traceback__)
-            record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "stopped by an error", (), traceback)
-            handler.handle(record)
+            record = logger.makeRecord(
+                logger.name,
+                logging.ERROR,
+                __file__,
+                0,
+                "stopped by an error",
+                (),
+                (type(error), error, error.__traceback__),
+            )
+            try:
+                handler.stream.write(handler.format(record) + "\n")
+            except OSError:  # the disk may be what is full
+                return 2
             sys.stderr.write(f"(traceback in {handler.baseFilename})\n")
+    return 2

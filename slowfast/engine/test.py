@@ -1,57 +1,95 @@
-"""Multi-view test: every view of every video once, combined per video, written as scores, JSON, CSV and pictures."""
+"""Validation and multi-view test: every view of every video once, over any number of processes.
+
+Dimension letters: ``M`` videos, ``V`` views of a video, ``K`` classes.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+import torch
+import torch.distributed as dist
 from torch import nn
+from torch.utils.data import DataLoader
 
 from slowfast.datasets.augment.on_device import build_normalize
-from slowfast.datasets.build import build_dataset
-from slowfast.datasets.loader import construct_loader
-from slowfast.datasets.manifest import Record
+from slowfast.datasets.loader import Batch, construct_loader, explained, shut_down
 from slowfast.engine.checkpoint import checkpoint_to_test, load_model_state
-from slowfast.engine.evaluate import ON_BAD_VIDEO, score_views
-from slowfast.engine.precision import resolve_precision
 from slowfast.engine.record import Recorder
-from slowfast.engine.results import SCORES, measure, summary_line, write_results
-from slowfast.engine.scores import Scores, save_scores
+from slowfast.engine.results import SCORES, Scores, measure, read_results, save_scores, summary_line, write_results
 from slowfast.models import build_model
 from slowfast.models.pretrained import read_checkpoint, unwrap_weights
-from slowfast.utils.distributed import Process
-from slowfast.utils.metrics import ENSEMBLE_METHODS, ensemble
+from slowfast.utils.distributed import Process, broadcast_from_main, gather_to_all, gather_to_main
+from slowfast.utils.errors import UserError
+from slowfast.utils.logging import progress_bar
+from slowfast.utils.metrics import accuracy_summary, ensemble
 
 logger = logging.getLogger(__name__)
 
-# What TEST.WEIGHTS may name.
-WEIGHTS = ("model", "ema")
+_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Of a network that has diverged every video is bad.
+_MAX_WARNINGS = 20
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Views to score: their loader, the last part of their transform, the precision, and who scores."""
+
+    loader: DataLoader
+    normalize: Callable[[torch.Tensor], torch.Tensor]
+    precision: str
+    process: Process
+    on_bad_video: str
+
+    @classmethod
+    def from_config(cls, cfg, process: Process, split: str) -> Evaluation:
+        """Build the views of ``val`` or ``test``; a bad video of a validation is no reason to end a run of days."""
+        precision = resolve_precision(cfg.TEST.PRECISION, process.device)
+        loader = construct_loader(cfg, split, process.rank, process.world_size)
+        on_bad_video = cfg.TEST.ON_BAD_VIDEO if split == "test" else "count_wrong"
+        return cls(loader, build_normalize(cfg), precision, process, on_bad_video)
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """Return fp32, bf16 or fp16; "auto" is what the device is good at."""
+    if name != "auto":
+        return name
+    if device.type != "cuda":
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+def autocast(precision: str, device: torch.device) -> Callable[[], torch.autocast]:
+    """Return the maker of contexts in which a forward pass of this precision runs; fp32 leaves everything as it is."""
+    dtype = _DTYPES[precision]
+    return partial(torch.autocast, device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 def test(cfg, process: Process, recorder: Recorder) -> dict | None:
-    """Test a checkpoint, or a weight file as others publish them, on all views and write the results to OUTPUT_DIR.
+    """Test a checkpoint, or a weight file as others publish it, on all views and write the results to OUTPUT_DIR.
 
     Returns:
         The content of ``test_results.json`` on the main process, None on the others.
 
     Raises:
-        FileNotFoundError: no checkpoint or no list file.
-        ValueError: a file that does not fill the model exactly or has other class names, or a bad video.
+        UserError: no checkpoint, one that does not fill the model or has other class names, or a bad video.
     """
-    precision = resolve_precision(cfg.TEST.PRECISION, process.device, "TEST.PRECISION")
-    loader = construct_loader(cfg, "test", process.rank, process.world_size)
+    evaluation = Evaluation.from_config(cfg, process, "test")
+    dataset = evaluation.loader.dataset
     path = checkpoint_to_test(cfg.OUTPUT_DIR, cfg.TEST.CHECKPOINT_FILE_PATH)
-    model, state = load_tested(cfg, path, loader.dataset.class_names)
-    model.to(process.device)
+    model, saved = load_tested(cfg, path, dataset.class_names)
     logger.info(
         "testing %s (%s) on %d videos x %d views of %s",
-        path, f"epoch {state['epoch']}" if "epoch" in state else "weights only", loader.dataset.num_videos,
-        loader.dataset.num_views, loader.dataset.records[0].origin.rpartition(":")[0],
+        path, f"epoch {saved['epoch']}" if "epoch" in saved else "weights only", dataset.num_videos, dataset.num_views,
+        dataset.records[0].origin.rpartition(":")[0],
     )  # fmt: skip
-
-    views = score_views(model, loader, build_normalize(cfg), process, precision, cfg.TEST.ON_BAD_VIDEO, "test")
+    views = score_views(model.to(process.device), evaluation, "test")
+    shut_down(evaluation.loader)
     if views is None:
         return None
     view_protocol = describe_views(cfg)
@@ -61,89 +99,198 @@ def test(cfg, process: Process, recorder: Recorder) -> dict | None:
         "ensemble_method": cfg.DATA.ENSEMBLE_METHOD,
         "checkpoint": path,
         "checkpoint_time": os.path.getmtime(path),
-        "epoch": state.get("epoch"),
+        "epoch": saved.get("epoch"),
         "weights": cfg.TEST.WEIGHTS,
-        "precision": precision,
+        "precision": evaluation.precision,
         "bad_videos": views.bad_videos,
         "config": cfg.dump(),
     }
-    names = loader.dataset.class_names
-    saved = Scores(_listed_paths(cfg, loader.dataset.records), views.labels, views.logits, names, facts)
+    run = Scores(
+        np.array([record.name for record in dataset.records]), views.labels, views.logits, dataset.class_names, facts
+    )
     scores = ensemble(views.logits, cfg.DATA.ENSEMBLE_METHOD)
     results = measure(scores, views.labels, views.logits.shape[1], **facts)
     # First what cost hours: the line, should the disk be full, then the scores.
     logger.info(summary_line(results))
     recorder.event("test", **{key: value for key, value in results.items() if key != "config"})
-    save_scores(os.path.join(cfg.OUTPUT_DIR, SCORES), saved, scores)
-    write_results(cfg.OUTPUT_DIR, results, scores, views.labels, names)
+    save_scores(os.path.join(cfg.OUTPUT_DIR, SCORES), run, scores)
+    write_results(cfg.OUTPUT_DIR, results, scores, views.labels, dataset.class_names)
     return results
+
+
+def is_tested(cfg, process: Process) -> bool:
+    """Return whether the results of this very configuration and checkpoint are there already, and show them."""
+    results = read_results(cfg.OUTPUT_DIR) if process.is_main else None
+    path = checkpoint_to_test(cfg.OUTPUT_DIR, cfg.TEST.CHECKPOINT_FILE_PATH)
+    found = broadcast_from_main(
+        results is not None
+        and (results["checkpoint"], results["config"]) == (path, cfg.dump())
+        and results["checkpoint_time"] == os.path.getmtime(path)
+    )
+    if found and process.is_main:
+        logger.info("already tested: %s", summary_line(results))
+    return found
 
 
 def load_tested(cfg, path: str, class_names: list[str] | None) -> tuple[nn.Module, dict]:
     """Return the model with the weights of ``path``, on the CPU, and the content of that file.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file does not fill the model exactly, or was trained with other class names.
+        UserError: no such file, one that does not fill the model exactly, or other class names.
     """
-    state = read_checkpoint(path)
-    _check_class_names(path, state.get("class_names"), class_names)
+    saved = read_checkpoint(path)
+    trained = saved.get("class_names")
+    if trained and class_names and trained != class_names:
+        pairs = enumerate(zip(trained, class_names, strict=False))
+        first = next((f": class {i} is {a!r} there and {b!r} here" for i, (a, b) in pairs if a != b), "")
+        raise UserError(
+            f"{path} was trained with other class names or another order ({len(trained)} there, {len(class_names)} "
+            f"here){first}; check DATA.CLASS_NAMES_FILE and the label lists"
+        )
+    if cfg.TEST.WEIGHTS == "ema" and not saved.get("ema_state"):
+        raise UserError(f"TEST.WEIGHTS is ema, but {path} has no averaged weights (SOLVER.EMA_DECAY makes them)")
     model = build_model(cfg)
-    load_model_state(model, _chosen_weights(state, cfg.TEST.WEIGHTS, path, model.state_dict()), path)
-    return model, state
+    weights = saved["ema_state"] if cfg.TEST.WEIGHTS == "ema" else unwrap_weights(saved, path)[0]
+    load_model_state(model, weights, path)
+    return model, saved
 
 
 def describe_views(cfg) -> str:
     """Return how a video is tested: frames, views, resolution and sampling."""
-    clips, crops = cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS
-    return (
-        f"{cfg.DATA.NUM_FRAMES} frames x {clips} clips x {crops} crops, {_describe_crop(cfg.DATA)}, "
-        f"{cfg.DATA.FRAME_SAMPLING} sampling"
-    )
-
-
-def _chosen_weights(state: dict, which: str, path: str, names: Collection[str]) -> dict:
-    if which == "model":
-        return unwrap_weights(state, path, names)[0]
-    if not state.get("ema_state"):
-        raise ValueError(f"TEST.WEIGHTS is ema, but {path} has no averaged weights (SOLVER.EMA_DECAY makes them)")
-    return state["ema_state"]
-
-
-def _listed_paths(cfg, records: list[Record]) -> np.ndarray:
-    """Return the paths of the videos as the list has them, so that they are the same on every machine."""
-    folder = os.path.join(cfg.DATA.PACKED or cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR, "")
-    return np.array([record.path.removeprefix(folder) for record in records])
-
-
-def _describe_crop(data) -> str:
-    side, short_side = data.TEST_CROP_SIZE, data.TEST_SHORT_SIDE or data.TEST_CROP_SIZE
+    data, side = cfg.DATA, cfg.DATA.TEST_CROP_SIZE
+    short_side = data.TEST_SHORT_SIDE or side
     is_default = short_side == side and data.TEST_INTERPOLATION == "bilinear"
-    return f"{side}x{side} px" + ("" if is_default else f" of short side {short_side} ({data.TEST_INTERPOLATION})")
-
-
-def check_test_settings(cfg) -> None:
-    """Raise ValueError or FileNotFoundError for whatever in the settings or the list of the test is wrong."""
-    if cfg.DATA.ENSEMBLE_METHOD not in ENSEMBLE_METHODS:
-        allowed = ", ".join(ENSEMBLE_METHODS)
-        raise ValueError(f"DATA.ENSEMBLE_METHOD must be one of {allowed}, found {cfg.DATA.ENSEMBLE_METHOD!r}")
-    if cfg.TEST.ON_BAD_VIDEO not in ON_BAD_VIDEO:
-        allowed = ", ".join(ON_BAD_VIDEO)
-        raise ValueError(f"TEST.ON_BAD_VIDEO must be one of {allowed}, found {cfg.TEST.ON_BAD_VIDEO!r}")
-    if cfg.TEST.WEIGHTS not in WEIGHTS:
-        raise ValueError(f"TEST.WEIGHTS must be one of {', '.join(WEIGHTS)}, found {cfg.TEST.WEIGHTS!r}")
-    build_dataset(cfg, "test")
-
-
-def _check_class_names(path: str, trained: list[str] | None, tested: list[str] | None) -> None:
-    if not trained or not tested or trained == tested:
-        return
-    differing = [i for i, (a, b) in enumerate(zip(trained, tested, strict=False)) if a != b]
-    example = ""
-    if differing:
-        first = differing[0]
-        example = f": class {first} is {trained[first]!r} there and {tested[first]!r} here"
-    raise ValueError(
-        f"{path} was trained with other class names or another order ({len(trained)} there, {len(tested)} here)"
-        f"{example}; check DATA.CLASS_NAMES_FILE and the label lists"
+    scaled = "" if is_default else f" of short side {short_side} ({data.TEST_INTERPOLATION})"
+    return (
+        f"{data.NUM_FRAMES} frames x {cfg.TEST.NUM_ENSEMBLE_VIEWS} clips x {cfg.TEST.NUM_SPATIAL_CROPS} crops, "
+        f"{side}x{side} px{scaled}, {data.FRAME_SAMPLING} sampling"
     )
+
+
+def validate(
+    evaluation: Evaluation, recorder: Recorder, model: nn.Module, ema: nn.Module | None, epoch: int, step: int
+) -> float | None:
+    """Measure the accuracy after ``epoch`` epochs and ``step`` steps in all, of the averaged weights too.
+
+    Returns:
+        Top-1 of the raw weights (percent) on the main process, None on the others.
+    """
+    top1 = None
+    for name, network in (("val_ema", None if ema is None else ema.module), ("val", model)):
+        if network is None:
+            continue
+        if dist.is_initialized():  # each process has updated the statistics of its batch norms in the last step
+            for buffer in network.buffers():
+                dist.broadcast(buffer, src=0)
+        views = score_views(network, evaluation, "validation")
+        if views is None:
+            continue
+        accuracy = accuracy_summary(ensemble(views.logits, "sum_logits"), views.labels)
+        counts = {"num_videos": len(views.labels), "bad_videos": len(views.bad_videos)}
+        if not recorder.has_epoch(name, epoch):  # before the run was killed, and the numbers are the same
+            recorder.scalars(name, step, epoch=epoch, **accuracy, **counts)
+        logger.info(
+            "epoch %d: validation%s top-1 %.2f %%, top-5 %.2f %% (%d videos, centre clip and crop)",
+            epoch, " of averaged weights" if name == "val_ema" else "", accuracy["top1"], accuracy["top5"],
+            len(views.labels),
+        )  # fmt: skip
+        top1 = accuracy["top1"]
+    return top1
+
+
+@dataclass
+class ViewScores:
+    """Logits of all views, (M, V, K), NaN for bad videos; labels (M,).
+
+    Bad are videos that could not be decoded, or for which the model returned a number that is not finite.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    bad_videos: list[dict[str, str]]
+
+
+@torch.no_grad()
+def score_views(model: nn.Module, evaluation: Evaluation, description: str) -> ViewScores | None:
+    """Run the model over all views of the data set.
+
+    Which views are scored together changes a logit by the rounding of its precision, because libraries choose their
+    algorithms by the size of a batch. With one clip per process and step (TEST.BATCH_SIZE 1) every number of
+    processes gives the same logits to the last bit.
+
+    Returns:
+        All scores on the main process, None on the others.
+
+    Raises:
+        UserError: a video is bad and must not be counted as wrong, or none can be decoded.
+    """
+    process, loader, precision = evaluation.process, evaluation.loader, evaluation.precision
+    is_strict = evaluation.on_bad_video == "error"
+    was_training = model.training
+    model.eval()
+    videos, views, logits, bad_videos = [], [], [], []
+    for batch in progress_bar(_batches(loader), len(loader), description, process.is_main):
+        bad_videos += [(bad.video_index, bad.path, bad.reason) for bad in batch.bad]
+        if bad_videos and is_strict:
+            break
+        if len(batch.clips) == 0:
+            continue
+        clips = evaluation.normalize(batch.clips.to(process.device, non_blocking=True))
+        with autocast(precision, process.device)():
+            scores = model(clips)
+        videos.append(batch.video_index.numpy())
+        views.append(batch.view.numpy())
+        logits.append(scores.float().cpu().numpy())
+        bad_videos += _not_finite(logits[-1], batch, loader.dataset, precision)
+    model.train(was_training)
+
+    # Agreed on by all, so that none of them is left waiting for a process that has stopped.
+    bad_anywhere = [bad for share in gather_to_all(bad_videos) for bad in share]
+    if bad_anywhere and is_strict:
+        _, path, reason = bad_anywhere[0]
+        raise UserError(
+            f"{path} has no score: {reason}. Remove it from the list, or set TEST.ON_BAD_VIDEO count_wrong to count "
+            "such videos as wrong"
+        )
+    shares = gather_to_main((videos, views, logits))
+    bad = {index: (path, reason) for index, path, reason in bad_anywhere}
+    return None if shares is None else _assemble(shares, bad, loader.dataset)
+
+
+def _batches(loader) -> Iterator[Batch]:
+    try:
+        yield from loader
+    except RuntimeError as error:
+        raise explained(error) from error
+
+
+def _not_finite(logits: np.ndarray, batch: Batch, dataset, precision: str) -> list[tuple[int, str, str]]:
+    """Return index, path and reason of the videos of a batch with logits (B, K) that are not finite."""
+    rows = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    reason = f"the model's logits are not finite in {precision} (see TEST.PRECISION)"
+    return [(video, dataset.records[video].path, reason) for video in np.unique(batch.video_index[rows]).tolist()]
+
+
+def _assemble(shares: list[tuple], bad: dict[int, tuple[str, str]], dataset) -> ViewScores:
+    """Join the scores of all processes and prove that every view was scored exactly once."""
+    videos, views, logits = ([array for share in shares for array in share[part]] for part in range(3))
+    if not logits:
+        path, reason = next(iter(bad.values()))
+        raise UserError(f"none of the {dataset.num_videos} videos can be decoded; the first one: {path}: {reason}")
+    table = np.full((dataset.num_videos, dataset.num_views, logits[0].shape[1]), np.nan, dtype=np.float32)
+    times_scored = np.zeros(table.shape[:2], dtype=np.int64)
+    for video, view, scores in zip(videos, views, logits, strict=True):
+        table[video, view] = scores
+        np.add.at(times_scored, (video, view), 1)
+    # A video with one bad clip is bad as a whole: the sum over its other views is no score of the protocol.
+    table[list(bad)] = np.nan
+    times_scored[list(bad)] = 1
+    if (times_scored != 1).any():
+        video, view = np.argwhere(times_scored != 1)[0]
+        raise RuntimeError(f"view {view} of video {video} was scored {times_scored[video, view]} times, not once")
+    for path, reason in list(bad.values())[:_MAX_WARNINGS]:
+        logger.warning("counted as wrong: %s: %s", path, reason)
+    if len(bad) > _MAX_WARNINGS:
+        logger.warning("counted as wrong: %d videos in all", len(bad))
+    bad_videos = [{"path": path, "reason": reason} for path, reason in bad.values()]
+    return ViewScores(table, np.asarray(dataset.labels), bad_videos)

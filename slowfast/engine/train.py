@@ -1,223 +1,220 @@
-"""Training: epochs of optimisation steps, with a checkpoint and a validation in between."""
+"""Training: epochs of optimisation steps, with validations and checkpoints in between.
+
+Dimension letters: ``B`` clips, ``K`` classes.
+"""
 
 from __future__ import annotations
 
 import logging
-import time
-from functools import partial
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 
-import torch.distributed as dist
+import numpy as np
+import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
 
-from slowfast.engine.checkpoint import (
-    changed_settings,
-    list_checkpoints,
-    load_model_state,
-    read_newest,
-    save_best,
-    save_checkpoint,
-)
-from slowfast.engine.epoch import Progress, Terminated, train_epoch
-from slowfast.engine.evaluate import score_views
+from slowfast.engine.build import Plan, Training
+from slowfast.engine.checkpoint import Checkpoints, load_model_state, load_optimizer_state
 from slowfast.engine.record import Recorder
-from slowfast.engine.setup import Setup, build_setup
-from slowfast.utils.distributed import Process, barrier, broadcast_from_main, gather_to_all
-from slowfast.utils.logging import format_duration
-from slowfast.utils.metrics import accuracy_summary, ensemble
-from slowfast.utils.signals import Termination
+from slowfast.engine.report import Counts, Report
+from slowfast.models.losses import count_correct, soft_target_cross_entropy
+from slowfast.utils.distributed import Process, barrier
+from slowfast.utils.signals import StopRequest, Terminated
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainState:
+    """Everything that training changes, hence everything that a checkpoint holds."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    ema: AveragedModel | None = None
+    epoch: int = 0  # finished
+    step: int = 0  # finished in the epoch under way
+    is_validated: bool = True  # False after an epoch whose validation is still to come
+    best_top1: float = -1.0
+    counts: Counts = field(default_factory=Counts)  # of the epoch under way
+
+    @property
+    def plain_model(self) -> nn.Module:
+        """The model without the wrapper of several processes."""
+        return self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+
+    def state_dict(self) -> dict:
+        """Return plain data and tensors for a checkpoint."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "is_validated": self.is_validated,
+            "best_top1": self.best_top1,
+            "counts": self.counts.state_dict(),
+            "model_state": self.plain_model.state_dict(),
+            "optimizer_state": self.optimizer.state_dict(),
+            "scaler_state": self.scaler.state_dict(),
+            "ema_state": None if self.ema is None else self.ema.module.state_dict(),
+            "ema_updates": 0 if self.ema is None else int(self.ema.n_averaged),
+        }
+
+    def load_state_dict(self, saved: dict, path: str) -> None:
+        """Restore what :meth:`state_dict` returned; ``path`` is for messages.
+
+        Raises:
+            UserError: the checkpoint of another model or optimizer.
+        """
+        load_model_state(self.plain_model, saved["model_state"], path)
+        load_optimizer_state(self.optimizer, saved["optimizer_state"], path)
+        if self.ema is not None:
+            if saved["ema_state"] is None:
+                logger.warning("%s has no averaged weights: averaging starts from its raw ones", path)
+            load_model_state(self.ema.module, saved["ema_state"] or saved["model_state"], path)
+            self.ema.n_averaged.fill_(saved["ema_updates"])
+        if self.scaler.is_enabled() and saved["scaler_state"]:
+            self.scaler.load_state_dict(saved["scaler_state"])
+        elif self.scaler.is_enabled():
+            logger.warning("%s was not trained in fp16: the loss scale starts at %g", path, self.scaler.get_scale())
+        self.epoch, self.step = saved["epoch"], saved["step"]
+        self.is_validated, self.best_top1 = saved["is_validated"], saved["best_top1"]
+        self.counts = Counts(**saved["counts"])
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Go to the beginning of an epoch, counted from 0."""
+        self.epoch, self.step, self.counts = epoch, 0, Counts()
 
 
 def train(cfg, process: Process, recorder: Recorder) -> None:
     """Train the model of ``cfg`` to its last epoch, from the newest checkpoint of OUTPUT_DIR if there is one.
 
     Raises:
-        ValueError: a wrong setting or input, naming it.
-        FileNotFoundError: a missing list or weight file.
-        FloatingPointError: the loss is not finite.
-        OSError: a checkpoint cannot be written, or a worker process of the loader was killed.
+        UserError: a wrong setting or input, or a checkpoint that this configuration does not continue.
+        FloatingPointError: the run does not learn any more, since losses, gradients or loss scales are not finite.
         Terminated: the process was asked to end; the state is saved.
     """
-    newest = _find_checkpoint(cfg)
-    setup = build_setup(cfg, process, recorder, is_resumed=newest is not None)
-    training, train_cfg = setup.training, cfg.TRAIN
-    epoch, progress, best_top1, is_validated = 0, Progress(), -1.0, True
-    if newest is not None:
-        epoch, progress, best_top1, is_validated = _resume(cfg, setup, *newest)
-    _check_same_start(epoch, progress.steps, cfg.OUTPUT_DIR)
-    num_epochs = cfg.SOLVER.MAX_EPOCH
-
-    def state(epoch: int, progress: Progress) -> dict:
-        return {
-            "epoch": epoch,
-            "progress": progress.state(),
-            "data_order": setup.train_loader.sampler.order,
-            "best_top1": best_top1,
-            "is_validated": is_validated,
-            "model_state": setup.model.state_dict(),
-            "ema_state": None if training.ema is None else training.ema.module.state_dict(),
-            "optimizer_state": training.optimizer.state_dict(),
-            "scaler_state": training.scaler.state_dict(),
-            "class_names": setup.train_loader.dataset.class_names,
-            "world_size": process.world_size,
-            "cfg": cfg.dump(),
-        }
-
-    def save(epoch: int, progress: Progress) -> None:
-        if process.is_main:
-            kept = (train_cfg.KEEP_CHECKPOINTS, train_cfg.KEEP_EVERY)
-            path = save_checkpoint(cfg.OUTPUT_DIR, state(epoch, progress), *kept)
-            recorder.event("checkpoint", epoch=epoch, steps=progress.steps, path=path, best=False)
-
-    started, done_before = time.perf_counter(), epoch + progress.steps / len(setup.train_loader)
-    while True:
-        # Here and not after the epoch: a run that was killed while it validated validates first.
-        if not is_validated:
-            top1 = validate(setup, recorder, epoch)
-            is_validated, is_best = True, top1 >= best_top1
-            best_top1 = max(top1, best_top1)
-            if is_best and process.is_main:
-                path = save_best(cfg.OUTPUT_DIR, state(epoch, progress))
-                recorder.event("checkpoint", epoch=epoch, steps=0, path=path, best=True)
-            save(epoch, progress)
-        if epoch >= num_epochs:
-            break
-        if epoch > done_before:
-            sec_per_epoch = (time.perf_counter() - started) / (epoch - done_before)
-            left = format_duration(sec_per_epoch * (num_epochs - epoch))
-            logger.info("%d of %d epochs done, %s left", epoch, num_epochs, left)
-        # Not around the validation: what comes before it is saved, so that a signal may end it at once.
-        with Termination() as termination:
-            train_epoch(
-                training, setup.train_loader, epoch, progress, cfg.DATA.MAX_BAD_SHARE, train_cfg.CHECKPOINT_STEPS,
-                partial(save, epoch), cfg.OUTPUT_DIR, termination,
-            )  # fmt: skip
-            epoch, progress = epoch + 1, Progress()
-            is_validated = not (epoch == num_epochs or epoch % train_cfg.EVAL_PERIOD == 0)
-            is_stopped = any(gather_to_all(termination.is_requested))
-            if is_stopped or not is_validated or epoch % train_cfg.CHECKPOINT_PERIOD == 0:
-                save(epoch, progress)
-        if is_stopped:
-            raise Terminated(f"stopped by a signal after epoch {epoch}")
+    run = Training.from_config(cfg, process, recorder)
+    plan, report, checkpoints = run.plan, run.report, run.checkpoints
+    state = TrainState(run.model, run.optimizer, run.scaler, run.ema)
+    checkpoints.resume(state)
+    if state.epoch >= plan.num_epochs and state.is_validated:
+        logger.info("training is already finished: %d epochs in %s", state.epoch, cfg.OUTPUT_DIR)
+    with run, StopRequest() as stop:
+        while state.epoch < plan.num_epochs or not state.is_validated:
+            if state.is_validated:
+                train_one_epoch(state, run.loader, plan, report, checkpoints, stop)
+            if not state.is_validated:  # also in a run that was killed while it validated
+                with stop.at_once(f"while it validated after epoch {state.epoch}"):
+                    top1 = run.validate(state.plain_model, state.ema, state.epoch, state.epoch * len(run.loader))
+                    checkpoints.save_validated(state, top1)
     barrier()
 
 
-def validate(setup: Setup, recorder: Recorder, epoch: int) -> float:
-    """Measure the accuracy after ``epoch`` epochs on centre clips and crops; return that of the raw weights (percent).
+def train_one_epoch(
+    state: TrainState, loader: DataLoader, plan: Plan, report: Report, checkpoints: Checkpoints, stop: StopRequest
+) -> None:
+    """Take the remaining steps of an epoch: every video once, whatever was done before a restart.
 
-    Videos that cannot be decoded count as wrong: a run of days should not end on one of them.
+    Raises:
+        UserError: more videos than allowed cannot be decoded.
+        FloatingPointError: see :func:`train`.
+        Terminated: the process was asked to end; the state is saved.
     """
-    training = setup.training
-    models = {"val": setup.model} if training.ema is None else {"val": setup.model, "val_ema": training.ema.module}
-    top1 = {name: _validate(model, name, setup, recorder, epoch) for name, model in models.items()}
-    return broadcast_from_main(top1["val"])
+    num_steps = len(loader)
+    for batch in report.watch(loader, state.epoch, state.step):
+        learning_rate = plan.schedule(state.epoch + state.step / num_steps)
+        set_learning_rate(state.optimizer, learning_rate)
+        # Draws depend on these numbers alone, not on the steps before: a run that resumes draws the same.
+        rng = np.random.default_rng((plan.seed, state.epoch, state.step, plan.rank))
+        torch.manual_seed(rng.integers(2**63))
+
+        batch = batch.to(plan.device, non_blocking=True)
+        clips, targets = plan.batch_transform(batch.clips, batch.labels, rng)  # normalised, erased, mixed
+        values = take_step(state, clips, targets, plan)
+        state.step += 1
+        report.add(batch, clips, targets, values, learning_rate)
+
+        is_over, wants_end = state.step == num_steps, stop.is_requested and plan.is_alone
+        if not (is_over or wants_end or report.is_due(state.step) or checkpoints.is_due(state)):
+            continue
+        is_stopped = report.read(state.counts, stop.is_requested)  # the only line that waits: for device and processes
+        if is_over:
+            report.end_epoch(state.counts, state.plain_model)
+            state.begin_epoch(state.epoch + 1)
+            state.is_validated = not plan.is_validated_after(state.epoch)
+        if is_stopped or checkpoints.is_due(state):
+            checkpoints.save(state)
+        if is_stopped:
+            place = f"after epoch {state.epoch}" if is_over else f"after step {state.step} of {num_steps} in epoch"
+            raise Terminated(f"stopped by a signal {place}{'' if is_over else f' {state.epoch + 1}'}", stop.status)
 
 
-def _validate(model: nn.Module, name: str, setup: Setup, recorder: Recorder, epoch: int) -> float | None:
-    process, loader = setup.training.process, setup.val_loader
-    _share_buffers(model)
-    scores = score_views(model, loader, setup.val_normalize, process, setup.val_precision, "count_wrong", "validation")
-    if scores is None:
-        return None
-    accuracy = accuracy_summary(ensemble(scores.logits, "sum_logits"), scores.labels)
-    bad, step = len(scores.bad_videos), epoch * len(setup.train_loader)
-    recorder.scalars(name, step, epoch=epoch, **accuracy, num_videos=len(scores.labels), bad_videos=bad)
-    logger.info(
-        "epoch %d: validation%s top-1 %.2f %%, top-5 %.2f %% (%d videos, centre clip and crop)",
-        epoch, " of averaged weights" if name == "val_ema" else "", accuracy["top1"], accuracy["top5"],
-        len(scores.labels),
-    )  # fmt: skip
-    return accuracy["top1"]
+def take_step(state: TrainState, clips: torch.Tensor, targets: torch.Tensor, plan: Plan) -> torch.Tensor:
+    """Take one optimisation step.
 
+    A step whose gradient is not finite leaves weights and moments as they are, and nobody waits to find out.
 
-def _share_buffers(model: nn.Module) -> None:
-    """Give every process the batch-norm statistics of the main one; each has updated its own in the last step."""
-    if dist.is_initialized():
-        for buffer in model.buffers():
-            dist.broadcast(buffer, src=0)
-
-
-def _find_checkpoint(cfg) -> tuple[str, dict] | None:
-    """Return path and content of the checkpoint to resume from, None to start anew."""
-    if not cfg.TRAIN.AUTO_RESUME and list_checkpoints(cfg.OUTPUT_DIR):
-        raise ValueError(
-            f"TRAIN.AUTO_RESUME is False, but OUTPUT_DIR {cfg.OUTPUT_DIR} holds the checkpoints of an earlier run: "
-            "choose another folder or remove it"
-        )
-    return read_newest(cfg.OUTPUT_DIR)
-
-
-def _resume(cfg, setup: Setup, path: str, state: dict) -> tuple[int, Progress, float, bool]:
-    """Restore a checkpoint.
+    Args:
+        state: what is trained.
+        clips: float32 (B, 3, T, H, W); none if every video of this process is bad.
+        targets: float32 (B, K).
+        plan: of the training.
 
     Returns:
-        Epochs done, progress in the next one, best validation top-1 so far, and whether a due validation was done.
+        Sum of the losses, number of clips classified right and norm of the gradient before clipping: (3,) float32.
     """
-    training = setup.training
-    load_model_state(setup.model, state["model_state"], path)
-    if training.ema is not None:
-        averaged = state["ema_state"]
-        if averaged is None:
-            logger.warning("%s has no averaged weights: averaging starts from its raw ones", path)
-        load_model_state(training.ema.module, averaged or state["model_state"], path)
-        training.ema.n_averaged.fill_(1)  # the next update averages instead of copying
-    _load_optimizer(training.optimizer, state["optimizer_state"], path)
-    training.scaler.load_state_dict(state["scaler_state"])
-    progress = Progress.from_state(state["progress"], training.process.is_main)
-    steps = f" and {progress.steps} steps" if progress.steps else ""
-    logger.info("resumed from %s: %d epochs%s done", path, state["epoch"], steps)
-    before, now = state["world_size"], training.process.world_size
-    if before != now:
-        logger.warning(
-            "%d processes go on with what %d began: a step still has %d videos, %d per process; random draws of mixing "
-            "and dropping paths, and the batches that batch norms see, differ from those of an uninterrupted run",
-            now, before, cfg.TRAIN.BATCH_SIZE, cfg.TRAIN.BATCH_SIZE // now,
-        )  # fmt: skip
-    for line in changed_settings(state["cfg"], cfg.dump()):
-        logger.warning("the configuration differs from the checkpoint's: %s", line)
-    order = setup.train_loader.sampler.order
-    if progress.steps and state["data_order"] != order:
-        logger.warning(
-            "epoch %d begins anew, since its videos are in another order than when it was left: %s then, %s now",
-            state["epoch"] + 1, state["data_order"], order,
-        )  # fmt: skip
-        progress = Progress()
-    if state["epoch"] >= cfg.SOLVER.MAX_EPOCH and state["is_validated"]:
-        logger.info("training is already finished: %d epochs in %s", state["epoch"], cfg.OUTPUT_DIR)
-    return state["epoch"], progress, state["best_top1"], state["is_validated"]
+    is_empty = len(clips) == 0
+    if is_empty and plan.is_alone:
+        return clips.new_zeros(3)
+    if is_empty:
+        # It takes part in the exchange of gradients all the same, with zeros: targets of zeros have no loss. In
+        # evaluation mode, so that the zero clips leave no trace in the statistics of batch norms.
+        clips, targets = clips.new_zeros((2, *clips.shape[1:])), targets.new_zeros((2, *targets.shape[1:]))
+    state.model.train(not is_empty)
+    state.optimizer.zero_grad(set_to_none=True)
+    loss, correct = accumulate_gradients(state, clips, targets, plan)
+    norm = update_weights(state, plan)
+    return torch.stack([loss, correct * (not is_empty), norm])
 
 
-def _load_optimizer(optimizer, state: dict, path: str) -> None:
-    """Restore moments; of the settings, those of the configuration count, and a difference is reported elsewhere."""
-    configured = [{key: group[key] for key in group if key not in ("params", "lr")} for group in optimizer.param_groups]
-    sizes, saved_sizes = ([len(group["params"]) for group in groups] for groups in _both_groups(optimizer, state))
-    if sizes != saved_sizes:
-        raise ValueError(
-            f"{path} was trained with other groups of parameters ({len(saved_sizes)} groups, {len(sizes)} here): "
-            "SOLVER.DECAY_RELATIVE_BIAS or SOLVER.LAYER_DECAY differ; set them as before, or start anew from these "
-            "weights with MODEL.PRETRAINED"
-        )
-    kinds = [{key for group in groups for key in group} for groups in _both_groups(optimizer, state)]
-    if ("betas" in kinds[0]) != ("betas" in kinds[1]):
-        raise ValueError(
-            f"{path} was trained with another SOLVER.OPTIMIZING_METHOD; set it as before, or start anew from these "
-            "weights with MODEL.PRETRAINED"
-        )
-    optimizer.load_state_dict(state)
-    for group, settings in zip(optimizer.param_groups, configured, strict=True):
-        group.update(settings)
+def accumulate_gradients(
+    state: TrainState, clips: torch.Tensor, targets: torch.Tensor, plan: Plan
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add up the gradients of a step in passes that fit the memory; return loss sum and number of clips right."""
+    size = plan.micro_batch or len(clips)
+    passes = list(zip(clips.split(size), targets.split(size), strict=True))
+    total, correct = clips.new_zeros(()), clips.new_zeros(())
+    for index, (part, part_targets) in enumerate(passes):
+        # Processes exchange gradients once a step, in its last pass.
+        is_local = isinstance(state.model, DistributedDataParallel) and index + 1 < len(passes)
+        with state.model.no_sync() if is_local else nullcontext():
+            with plan.autocast():
+                logits = state.model(part)  # (B, K)
+            loss = soft_target_cross_entropy(logits, part_targets)  # summed over clips
+            # Over the nominal number of clips, so that a clip weighs the same on a process that had to skip others.
+            state.scaler.scale(loss / plan.clips_per_step).backward()
+        total += loss.detach()
+        correct += count_correct(logits, part_targets)
+    return total, correct
 
 
-def _both_groups(optimizer, state: dict) -> tuple[list[dict], list[dict]]:
-    return optimizer.param_groups, state["param_groups"]
+def update_weights(state: TrainState, plan: Plan) -> torch.Tensor:
+    """Clip the gradient, update weights and their averages; return the norm before clipping, on the device."""
+    state.scaler.unscale_(state.optimizer)
+    norm = nn.utils.clip_grad_norm_(state.model.parameters(), plan.clip_gradient or float("inf"))
+    if not state.scaler.is_enabled():
+        # Fused optimizers skip a step on this flag without the host, as they do for a loss scaler.
+        state.optimizer.found_inf = (~norm.isfinite()).float()
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    if state.ema is not None:
+        state.ema.update_parameters(state.plain_model)
+    return norm
 
 
-def _check_same_start(epoch: int, steps: int, output_dir: str) -> None:
-    """Raise the same error on all processes if they do not all see the same checkpoint."""
-    starts = gather_to_all((epoch, steps))
-    if len(set(starts)) > 1:
-        raise ValueError(
-            f"the processes found different checkpoints (epochs and steps done: {starts}): OUTPUT_DIR {output_dir} "
-            "must be on storage that all nodes share"
-        )
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Set the rate of every group of parameters, times its factor of layer decay."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group.get("lr_scale", 1.0)

@@ -1,54 +1,59 @@
-"""Signals that must not act in the middle of something: being asked to end, and the death of a child."""
+"""Requests to stop: a first signal lets the work at hand be finished and saved, a second one ends at once."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Termination:
-    """A context in which SIGTERM, which schedulers send before they kill, only sets ``is_requested``.
+class Terminated(Exception):
+    """The run was asked to stop; ``args[0]`` says where it did, ``status`` is the exit status of the process."""
 
-    Outside the main thread, where Python handles no signals, nothing changes.
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class StopRequest:
+    """A context in which SIGTERM, which schedulers send before they kill, and SIGINT (Ctrl-C) only note a request.
+
+    A second SIGINT raises KeyboardInterrupt. Outside the main thread, where Python handles no signals, nothing changes.
     """
 
     def __init__(self) -> None:
         self.is_requested = False
+        self.status = 128 + signal.SIGTERM
+        self._place: str | None = None  # set where stopping at once loses nothing
 
-    def __enter__(self) -> Termination:
-        self._is_main = threading.current_thread() is threading.main_thread()
-        if self._is_main:
-            self._previous = signal.signal(signal.SIGTERM, self._request)
+    def __enter__(self) -> StopRequest:
+        self._previous = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_) -> None:
-        if self._is_main:
-            signal.signal(signal.SIGTERM, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
-    def _request(self, *_) -> None:
-        self.is_requested = True
+    @contextmanager
+    def at_once(self, place: str) -> Iterator[None]:
+        """Raise :class:`Terminated` as soon as it is requested; ``place`` says where that is."""
+        self._place = place
+        try:
+            self._raise_if_requested()
+            yield
+        finally:
+            self._place = None
 
+    def _note(self, number: int, _) -> None:
+        if number == signal.SIGINT and self.is_requested:
+            raise KeyboardInterrupt
+        self.is_requested, self.status = True, 128 + number
+        self._raise_if_requested()
 
-@contextmanager
-def child_signals_held_back():
-    """In this context the death of a child process raises nothing; call :func:`raise_missed_child_signals` after it.
-
-    PyTorch's data loader raises from its SIGCHLD handler, wherever the main thread happens to be: halfway through an
-    optimisation step or a checkpoint.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGCHLD, handler)
-
-
-def raise_missed_child_signals() -> None:
-    """Run the SIGCHLD handler as if a signal had come: PyTorch's raises RuntimeError if a worker has died."""
-    handler = signal.getsignal(signal.SIGCHLD)
-    if callable(handler):
-        handler(signal.SIGCHLD, None)
+    def _raise_if_requested(self) -> None:
+        if self.is_requested and self._place is not None:
+            raise Terminated(f"stopped by a signal {self._place}", self.status)

@@ -1,214 +1,286 @@
-"""Runs that are killed or asked to end in the middle of an epoch, and go on as if nothing had happened."""
+"""Runs that are killed or asked to stop, and go on as if nothing had happened; runs that must not go on."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
-from helpers_engine import ROOT
-from test_distributed import launcher
+from helpers_engine import ROOT, Killed, losses, state
 
+from slowfast.datasets.loader import construct_loader, shut_down
+from slowfast.engine import build
+from slowfast.engine.checkpoint import list_checkpoints, read_newest, write_checkpoint
+from slowfast.utils.errors import UserError
 from slowfast.utils.logging import read_events
 
-# A training run as tools/train_net.py starts it. After every step it notes epoch, step and videos in a file; where
-# VICTIM says so, something happens after that step.
-SCRIPT = """
-import json, os, signal, sys, time
-from slowfast.engine import epoch as engine, run
-
-steps = int(os.environ["FIRST_STEP"])
-action, at = os.environ["VICTIM"].split(":")
-take_step = engine.train_step
-
-def noted_step(training, batch, *arguments):
-    global steps
-    result = take_step(training, batch, *arguments)
-    if training.process.is_main or os.environ["VICTIM"] != "none:0":
-        with open(os.environ["NOTES"] + f".{training.process.rank}", "a") as file:
-            print(json.dumps([steps, sorted(set(batch.video_index.tolist()))]), file=file)
-    steps += 1
-    if steps == int(at):
-        if action == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if action == "term":
-            os.kill(os.getpid(), signal.SIGTERM)
-        if action == "worker":
-            import multiprocessing
-            for worker in multiprocessing.active_children():
-                os.kill(worker.pid, signal.SIGKILL)
-    return result
-
-engine.train_step = noted_step
-if action == "validation":
-    from slowfast.engine import train
-    train.validate = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
-sys.exit(run.main(("train",), "test", sys.argv[1:]))
-"""
-
-
-def train(config, tmp_path, out, victim="none:0", first_step=0, processes=1, settings=()):
-    """Run the script; return exit status, standard error and the notes of its processes."""
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    notes = tmp_path / f"{out.name}.{victim}.{first_step}.notes"
-    environment = {
-        **os.environ, "PYTHONPATH": str(ROOT), "VICTIM": victim, "FIRST_STEP": str(first_step), "NOTES": str(notes),
-        "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    start = launcher(processes) if processes > 1 else ()
-    command = [sys.executable, *start, str(script), "--cfg", str(config), "OUTPUT_DIR", str(out), *map(str, settings)]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
-    lines = [path.read_text().splitlines() for path in sorted(tmp_path.glob(f"{notes.name}.*"))]
-    return finished.returncode, finished.stderr, [[json.loads(line) for line in share] for share in lines]
-
-
+# Six steps in each of two epochs, a checkpoint after every second one, all kinds of random draws.
 SETTINGS = (
-    "SOLVER.MAX_EPOCH", 2, "TRAIN.BATCH_SIZE", 4, "LOG_PERIOD", 1, "TRAIN.EVAL_PERIOD", 2,
-    "UNIFORMER.DROP_DEPTH_RATE", 0.3, "TRAIN.CHECKPOINT_STEPS", 2,
+    "TRAIN.BATCH_SIZE", 4, "LOG_PERIOD", 1, "TRAIN.EVAL_PERIOD", 2, "UNIFORMER.DROP_DEPTH_RATE", 0.3,
+    "SOLVER.EMA_DECAY", 0.9, "TRAIN.CHECKPOINT_STEPS", 2,
 )  # fmt: skip
+LAST = "epoch_00002.pyth"
 
 
-def newest_weights(out):
-    return torch.load(out / "checkpoints" / "epoch_00002.pyth", weights_only=True)
-
-
-def losses(out):
-    """Return the loss of every step; of those that were taken twice, the last."""
-    return {event["step"]: event["loss"] for event in read_events(str(out), "train_step")}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
-def test_killed_in_the_middle_of_an_epoch(config, tmp_path, workers):
-    settings = (*SETTINGS, "DATA_LOADER.NUM_WORKERS", workers)
-    straight, killed = tmp_path / "straight", tmp_path / "killed"
-    status, error, (expected,) = train(config, tmp_path, straight, settings=settings)
-    assert status == 0, error
-    assert [step for step, _ in expected] == list(range(12))
-
-    # Killed after step 9 of 12, the third of the second epoch; the last checkpoint is that of step 8.
-    status, _, (before,) = train(config, tmp_path, killed, "kill:9", settings=settings)
-    assert status == -signal.SIGKILL
-    status, error, (after,) = train(config, tmp_path, killed, first_step=8, settings=settings)
-    assert status == 0, error
-
-    # What remained of the epoch is visited once, and nothing else is.
-    assert before == expected[:9] and after == expected[8:]
-    second_epoch = [video for _, videos in before[6:8] + after for video in videos]
-    assert sorted(second_epoch) == list(range(24))
-    # Bit for bit: losses, weights, moments, batch-norm statistics, and the averages of the epoch.
-    assert losses(killed) == losses(straight)
-    for part in ("model_state", "optimizer_state"):
-        torch.testing.assert_close(newest_weights(killed)[part], newest_weights(straight)[part], rtol=0, atol=0)
+def assert_same_end(folder, expected_folder):
+    """Compare losses, weights, moments, batch-norm statistics and averages bit for bit."""
+    assert losses(folder) == losses(expected_folder)
+    for part in ("model_state", "ema_state", "optimizer_state", "counts"):
+        found, expected = (state(out, LAST)[part] for out in (folder, expected_folder))
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
     averages = [
-        [(event["epoch"], event["loss"], event["top1"]) for event in read_events(str(out), "train_epoch")]
-        for out in (killed, straight)
+        [(event["loss"], event["top1"]) for event in read_events(str(out), "train_epoch")]
+        for out in (folder, expected_folder)
     ]
     assert averages[0] == averages[1]
 
 
-@pytest.mark.slow
-def test_asked_to_end_it_saves_and_says_so(config, tmp_path):
-    out = tmp_path / "run"
-    settings = (*SETTINGS, "TRAIN.CHECKPOINT_STEPS", 0, "DATA_LOADER.NUM_WORKERS", 1)
-    status, error, (before,) = train(config, tmp_path, out, "term:5", settings=settings)
-    assert status == 143, error
-    assert "after step 5 of 6 in epoch 1" in error and "the same command continues" in error
-    assert (out / "checkpoints" / "epoch_00000_step_000005.pyth").exists()
-    status, error, (after,) = train(config, tmp_path, out, first_step=5, settings=settings)
-    assert status == 0, error
-    assert [step for step, _ in before + after] == list(range(12))
+@pytest.fixture(scope="module")
+def straight_run(tmp_path_factory):
+    """Folder in which the first test of the module leaves an uninterrupted run."""
+    return tmp_path_factory.mktemp("straight") / "run"
+
+
+def make_straight(run, folder):
+    if not folder.exists():
+        assert run(*SETTINGS, "OUTPUT_DIR", folder).status == 0
+    return folder
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_in_the_middle_of_an_epoch(run, steps, straight_run, tmp_path, workers):
+    expected = make_straight(run, straight_run)
+    steps.taken.clear()
+    steps.at[9] = "kill"  # the third step of the second epoch; the last checkpoint is that of step 8
+    with pytest.raises(Killed):
+        run(*SETTINGS, "DATA_LOADER.NUM_WORKERS", workers)
+    resumed = run(*SETTINGS, "DATA_LOADER.NUM_WORKERS", workers)
+    assert resumed.status == 0 and "1 epochs and 2 steps done" in resumed.out
+    # What remained of the epoch is visited once, and nothing else is.
+    assert [taken[:2] for taken in steps.taken[9:]] == [(1, step) for step in range(2, 6)]
+    second_epoch = [video for _, _, videos in steps.taken[6:8] + steps.taken[9:] for video in videos]
+    assert sorted(second_epoch) == list(range(24))
+    assert_same_end(tmp_path / "run", expected)
+
+
+@pytest.mark.parametrize(("action", "status"), [("term", 143), ("int", 130)])
+def test_asked_to_stop_it_saves_and_says_so(run, steps, straight_run, tmp_path, action, status):
+    expected = make_straight(run, straight_run)
+    steps.taken.clear()
+    steps.at[5] = action
+    stopped = run(*SETTINGS, "TRAIN.CHECKPOINT_STEPS", 0, "LOG_PERIOD", 100)
+    assert stopped.status == status
+    assert "after step 5 of 6 in epoch 1; the same command continues" in stopped.err
+    assert state(tmp_path / "run", "epoch_00000_step_000005.pyth")["step"] == 5
+    assert run(*SETTINGS).status == 0
+    assert len(steps.taken) == 12
+    assert torch.equal(*(state(out, LAST)["model_state"]["head.weight"] for out in (tmp_path / "run", expected)))
+
+
+def test_asked_to_stop_in_the_last_step_of_an_epoch(run, steps, tmp_path):
+    steps.at[6] = "term"
+    stopped = run(*SETTINGS, "TRAIN.CHECKPOINT_STEPS", 0, "TRAIN.CHECKPOINT_PERIOD", 5)
+    assert stopped.status == 143 and "stopped by a signal after epoch 1" in stopped.err
+    assert state(tmp_path / "run", "epoch_00001.pyth")["epoch"] == 1
+
+
+def test_killed_while_it_validates_it_validates_first(run, steps, tmp_path, monkeypatch):
+    def die(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(build, "validate", die)
+        run(*SETTINGS, "TRAIN.EVAL_PERIOD", 1)
+    assert not read_events(str(tmp_path / "run"), "val")
+    assert run(*SETTINGS, "TRAIN.EVAL_PERIOD", 1).status == 0
+    assert [event["epoch"] for event in read_events(str(tmp_path / "run"), "val")] == [1, 2]
+    assert len(steps.taken) == 12  # nothing was trained again
+    assert (tmp_path / "run" / "checkpoints" / "best.pyth").exists()
+
+
+def test_stop_during_a_validation_acts_at_once(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "validate", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    stopped = run(*SETTINGS, "TRAIN.EVAL_PERIOD", 1)
+    assert stopped.status == 143 and "while it validated after epoch 1" in stopped.err
+    assert not state(tmp_path / "run", "epoch_00001.pyth")["is_validated"]
 
 
 @pytest.mark.slow
-def test_an_epoch_whose_order_has_changed_begins_anew(config, tmp_path):
-    """Its first steps with the old batch size, say, and its last with the new one would miss videos."""
-    out = tmp_path / "run"
-    settings = (*SETTINGS, "SOLVER.MAX_EPOCH", 1, "TRAIN.EVAL_PERIOD", 1)
-    status, error, _ = train(config, tmp_path, out, "term:3", settings=settings)
-    assert status == 143, error
-    status, error, (after,) = train(config, tmp_path, out, settings=(*settings, "TRAIN.BATCH_SIZE", 6))
-    assert status == 0, error
-    assert sorted(video for _, videos in after for video in videos) == list(range(24))
-    assert "epoch 1 begins anew, since its videos are in another order" in (out / "run.log").read_text()
-
-
-@pytest.mark.slow
-def test_asked_to_end_in_the_last_step_of_an_epoch(config, tmp_path):
-    out = tmp_path / "run"
-    settings = (*SETTINGS, "TRAIN.CHECKPOINT_STEPS", 0, "TRAIN.CHECKPOINT_PERIOD", 5)
-    status, error, _ = train(config, tmp_path, out, "term:6", settings=settings)
-    assert status == 143 and "stopped by a signal after epoch 1" in error, error
-    assert (out / "checkpoints" / "epoch_00001.pyth").exists()
-    assert not read_events(str(out), "val")
-
-
-@pytest.mark.slow
-@pytest.mark.dist
-def test_one_of_two_processes_is_asked_to_end(config, tmp_path):
-    # Both stop at the same step, and neither is left waiting for the other.
-    out = tmp_path / "run"
-    status, error, shares = train(config, tmp_path, out, "term:3", processes=2, settings=SETTINGS)
-    assert status != 0 and "after step 3 of 6 in epoch 1" in error
-    assert [len(share) for share in shares] == [3, 3]
-    state = torch.load(out / "checkpoints" / "epoch_00000_step_000003.pyth", weights_only=True)
-    assert state["progress"]["steps"] == 3
-    status, error, (rest,) = train(config, tmp_path, out, first_step=3, settings=SETTINGS)  # in one process
-    assert status == 0, error
-    said = (out / "run.log").read_text()
-    assert "1 processes go on with what 2 began: a step still has 4 videos, 4 per process" in said
-    first_epoch = [video for share in shares for _, videos in share for video in videos]
-    assert sorted(first_epoch + [video for _, videos in rest[:3] for video in videos]) == list(range(24))
-
-
-def test_worker_that_is_killed_is_an_error_and_not_a_hang(config, tmp_path):
-    started = time.monotonic()
-    settings = (*SETTINGS, "DATA_LOADER.NUM_WORKERS", 2, "SOLVER.MAX_EPOCH", 50)
-    status, error, _ = train(config, tmp_path, tmp_path / "run", "worker:2", settings=settings)
-    assert status == 2
-    assert "the data loader failed: DataLoader worker" in error and "DATA_LOADER.NUM_WORKERS" in error
-    assert time.monotonic() - started < 120
-
-
-def test_too_many_bad_videos_stop_the_run_at_once_and_are_named(config, tmp_path, data_dir):
-    import shutil
-
-    broken = tmp_path / "broken"
-    shutil.copytree(data_dir, broken)
-    folders = [line.split()[0] for line in (broken / "train.txt").read_text().splitlines()]
-    for folder in folders[:20]:
-        (broken / folder / "00001.jpg").write_bytes(b"")
-    settings = (*SETTINGS, "DATA.PATH_TO_DATA_DIR", broken, "DATA.NUM_FRAMES", 6, "DATA.MAX_BAD_SHARE", 0.1)
-    status, error, shares = train(config, tmp_path, tmp_path / "run", settings=settings)
-    assert status == 2
-    assert "of 24 training videos cannot be decoded, more than DATA.MAX_BAD_SHARE 0.1 allows" in error
-    assert "00001.jpg" in error and "Traceback" not in error
-    assert sum(len(share) for share in shares) < 6  # before the end of the epoch
+def test_a_signal_to_the_whole_group_leaves_a_checkpoint(config, tmp_path):
+    # As schedulers and Ctrl-C do: the workers of the loader get it too.
+    command = [sys.executable, ROOT / "tools" / "train_net.py", "--cfg", config, *map(str, SETTINGS)]
+    command += ["SOLVER.MAX_EPOCH", "4000", "DATA_LOADER.NUM_WORKERS", "2", "TRAIN.CHECKPOINT_STEPS", "0"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    for line in process.stdout:
+        if line.startswith("epoch 3"):
+            os.killpg(process.pid, signal.SIGTERM)
+            break
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 143 and "the same command continues" in error, error
+    assert read_newest(str(tmp_path / "run"))[1]["epoch"] >= 2
 
 
 @pytest.mark.slow
 def test_random_kills(tmp_path):
     # The short version; `python tests/engine/random_kills.py --kills 50` is the long one.
     script = ROOT / "tests" / "engine" / "random_kills.py"
-    command = [sys.executable, str(script), "--kills", "3", "--epochs", "6", "--folder", str(tmp_path)]
+    command = [sys.executable, str(script), "--kills", "2", "--epochs", "4", "--folder", str(tmp_path)]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "3 kills: no tensors or losses differ" in finished.stdout
+    assert "2 kills: no tensors or losses differ" in finished.stdout
 
 
-@pytest.mark.slow
-def test_killed_while_it_validates_it_validates_first(config, tmp_path):
-    out = tmp_path / "run"
-    settings = (*SETTINGS, "TRAIN.EVAL_PERIOD", 1, "TRAIN.CHECKPOINT_STEPS", 0)
-    status, error, _ = train(config, tmp_path, out, "validation:0", settings=settings)
-    assert status == -signal.SIGKILL, error
-    assert not read_events(str(out), "val")
-    status, error, (after,) = train(config, tmp_path, out, first_step=6, settings=settings)
-    assert status == 0, error
-    assert [event["epoch"] for event in read_events(str(out), "val")] == [1, 2]
-    assert [step for step, _ in after] == list(range(6, 12))  # nothing was trained again
-    assert (out / "checkpoints" / "best.pyth").exists()
+def test_a_lost_worker_is_an_error_and_not_a_hang(run, steps, monkeypatch):
+    import multiprocessing
+
+    def kill_workers(report, *arguments):
+        add(report, *arguments)
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid, signal.SIGKILL)
+
+    from slowfast.engine.report import Report
+
+    add = Report.add
+    monkeypatch.setattr(Report, "add", kill_workers)
+    failed = run(*SETTINGS, "DATA_LOADER.NUM_WORKERS", 2, "SOLVER.MAX_EPOCH", 50)
+    assert failed.status == 2
+    assert "the data loader failed: DataLoader worker" in failed.err and "DATA_LOADER.NUM_WORKERS" in failed.err
+
+
+def test_workers_end_with_their_loader_even_if_they_hear_no_signal(config):
+    from slowfast.config import load_cfg
+
+    loader = construct_loader(load_cfg(str(config), ["DATA_LOADER.NUM_WORKERS", "1"]), "train")
+    next(iter(loader))
+    (worker,) = loader._iterator._workers
+    os.kill(worker.pid, signal.SIGSTOP)  # as if it hung in native code
+    loader._iterator._workers[0].join = lambda timeout=None: None
+    shut_down(loader)
+    assert os.waitpid(worker.pid, 0)[1] == signal.SIGKILL
+
+
+def test_damaged_newest_gives_way_to_the_one_before(run, straight_run, tmp_path):
+    expected = make_straight(run, straight_run)
+    shutil.copytree(expected, tmp_path / "run")
+    newest = tmp_path / "run" / "checkpoints" / LAST
+    newest.write_bytes(newest.read_bytes()[:10_000])
+    resumed = run(*SETTINGS)
+    assert resumed.status == 0 and "trying the checkpoint before it" in resumed.out
+    torch.testing.assert_close(
+        state(tmp_path / "run", LAST)["model_state"], state(expected, LAST)["model_state"], rtol=0, atol=0
+    )
+    for path in list_checkpoints(str(tmp_path / "run")):
+        open(path, "wb").close()
+    assert "none of the checkpoints" in run(*SETTINGS).err
+
+
+def test_checkpoints_are_written_whole_and_the_newest_are_kept(run, tmp_path, monkeypatch):
+    assert run(*SETTINGS, "SOLVER.MAX_EPOCH", 1).status == 0
+    names = sorted(os.listdir(tmp_path / "run" / "checkpoints"))
+    assert names == ["best.pyth", "epoch_00000_step_000004.pyth", "epoch_00001.pyth"]
+
+    def fail(content, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(UserError, match=r"epoch_00002.pyth could not be written.*No space left"):
+        write_checkpoint(str(tmp_path / "run"), "epoch_00002.pyth", {})
+    assert sorted(os.listdir(tmp_path / "run" / "checkpoints")) == names
+
+
+def test_other_settings_or_data_are_no_continuation(run, tmp_path, data_dir):
+    first = (*SETTINGS, "SOLVER.MAX_EPOCH", 1)
+    assert run(*first).status == 0
+    best = (tmp_path / "run" / "checkpoints" / "best.pyth").stat().st_mtime_ns
+    for settings, words in (
+        (("SOLVER.BASE_LR", 5e-4), "SOLVER.BASE_LR: 0.001 -> 0.0005"),
+        (("AUG.RE_PROB", 0.0, "EMIM.LAST_FRAME", "self"), "EMIM.LAST_FRAME: repeat -> self"),
+    ):
+        refused = run(*first, *settings)
+        assert refused.status == 2 and words in refused.err
+        assert "another OUTPUT_DIR" in refused.err and "TRAIN.RESUME_CHANGED True" in refused.err
+    other = tmp_path / "other"
+    shutil.copytree(data_dir, other)
+    lines = (other / "train.txt").read_text().splitlines()
+    (other / "train.txt").write_text("\n".join([*lines[1:], lines[0]]))
+    assert "videos or labels of the training list" in run(*first, "DATA.PATH_TO_DATA_DIR", other).err
+    (other / "train.txt").write_text("\n".join(lines))
+    assert run(*first, "DATA.PATH_TO_DATA_DIR", other).status == 0  # the same lists in another place
+    names = (other / "classes.txt").read_text().splitlines()
+    (other / "classes.txt").write_text("\n".join(reversed(names)))
+    assert "class names or their order" in run(*first, "DATA.PATH_TO_DATA_DIR", other).err
+    assert (tmp_path / "run" / "checkpoints" / "best.pyth").stat().st_mtime_ns == best
+    # More epochs are meant to be possible, and what is asked for explicitly.
+    changed = run(*SETTINGS, "SOLVER.BASE_LR", 5e-4, "SOLVER.WEIGHT_DECAY", 0.5, "TRAIN.RESUME_CHANGED", True)
+    assert changed.status == 0 and "changed since the checkpoint: SOLVER.MAX_EPOCH: 1 -> 2" in changed.out
+    groups = state(tmp_path / "run", LAST)["optimizer_state"]["param_groups"]
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
+
+
+def test_an_epoch_whose_steps_have_changed_begins_anew(run, steps):
+    steps.at[3] = "term"
+    assert run(*SETTINGS, "SOLVER.MAX_EPOCH", 1).status == 143
+    changed = run(*SETTINGS, "SOLVER.MAX_EPOCH", 1, "TRAIN.BATCH_SIZE", 6, "TRAIN.RESUME_CHANGED", True)
+    assert changed.status == 0 and "epoch 1 begins anew" in changed.out
+    assert sorted(video for _, _, videos in steps.taken[3:] for video in videos) == list(range(24))
+
+
+def test_other_optimizers_and_architectures_are_refused(run):
+    assert run("SOLVER.MAX_EPOCH", 1).status == 0
+    changed = ("TRAIN.RESUME_CHANGED", True, "SOLVER.MAX_EPOCH", 2)
+    assert "another optimizer" in run(*changed, "SOLVER.OPTIMIZING_METHOD", "sgd").err
+    assert "another optimizer" in run(*changed, "SOLVER.LAYER_DECAY", 0.5).err
+    for tasks in (("train",), ("test",)):
+        wider = run(*changed, "UNIFORMER.EMBED_DIM", "[8, 8, 16, 32]", tasks=tasks)
+        assert wider.status == 2 and "checkpoint of another architecture" in wider.err
+
+
+def test_precision_may_change(run, tmp_path):
+    assert run("SOLVER.MAX_EPOCH", 1, "TRAIN.PRECISION", "bf16").status == 0
+    resumed = run("TRAIN.PRECISION", "fp16")
+    assert resumed.status == 0 and "was not trained in fp16: the loss scale starts at 65536" in resumed.out
+
+
+def test_one_run_per_folder(run, config, tmp_path):
+    holder = """
+import sys, time
+from slowfast.engine.run import _output_dir
+with _output_dir(sys.argv[1], True):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    command = [sys.executable, "-c", holder, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout.readline() == "held\n"
+        refused = run()
+        assert refused.status == 2 and f"is in use by another run (process {process.pid} on" in refused.err
+        process.kill()
+    assert run("SOLVER.MAX_EPOCH", 1).status == 0  # the lock ended with the process
+
+
+def test_best_weights_without_their_run_are_not_overwritten(run, tmp_path):
+    assert run("SOLVER.MAX_EPOCH", 1).status == 0
+    (tmp_path / "run" / "checkpoints" / "epoch_00001.pyth").unlink()
+    refused = run("SOLVER.MAX_EPOCH", 1)
+    assert refused.status == 2 and "best.pyth is of another run" in refused.err
+
+
+def test_tensorboard_shows_each_step_once_after_a_kill(run, steps, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    settings = (*SETTINGS, "TENSORBOARD.ENABLE", True, "TRAIN.CHECKPOINT_STEPS", 4)
+    steps.at[7] = "kill"
+    with pytest.raises(Killed):
+        run(*settings)
+    assert run(*settings, tasks=("train", "test")).status == 0
+    board = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    board.Reload()
+    assert [scalar.step for scalar in board.Scalars("train_step/loss")] == list(range(1, 13))
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [event["step"] for event in log if event["event"] == "val"] == [12]

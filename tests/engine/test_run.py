@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 
 import pytest
@@ -68,57 +67,19 @@ def test_a_run_leaves_what_is_needed_to_read_and_repeat_it(config, tmp_path, cap
     assert results(out) == found
 
 
-def test_resumed_run_equals_the_uninterrupted_one(config, tmp_path):
-    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
-    settings = ("SOLVER.MAX_EPOCH", 3, "UNIFORMER.DROP_DEPTH_RATE", 0.3)
-    assert run(config, *settings, "OUTPUT_DIR", straight, tasks=("train",)) == 0
-    shutil.copytree(straight, resumed)
-    newest = resumed / "checkpoints" / "epoch_00003.pyth"
-    # As if the machine had died while the last checkpoint was written.
-    with open(newest, "r+b") as file:
-        file.truncate(os.path.getsize(newest) // 3)
-    assert run(config, *settings, "OUTPUT_DIR", resumed, tasks=("train",)) == 0
-    expected, found = weights(straight, 3), weights(resumed, 3)
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-    losses = [event["loss"] for event in read_events(str(resumed), "train_epoch")]
-    assert len(losses) == 4 and losses[3] == losses[2]
-
-
-def test_changed_configuration_is_reported_on_resume(config, tmp_path, capsys):
-    assert run(config, "SOLVER.MAX_EPOCH", 1, tasks=("train",)) == 0
-    assert run(config, "SOLVER.BASE_LR", 5e-4, tasks=("train",)) == 0
-    printed = capsys.readouterr().out
-    assert "SOLVER.BASE_LR: 0.001 -> 0.0005" in printed and "SOLVER.MAX_EPOCH: 1 -> 2" in printed
-
-
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_mixed_precision_trains_on_cpu(config, tmp_path, precision):
-    assert run(config, "TRAIN.PRECISION", precision, "SOLVER.MAX_EPOCH", 1, tasks=("train",)) == 0
-    (event,) = read_events(str(tmp_path / "run"), "train_epoch")
-    assert 2 < event["loss"] < 3
-
-
 @pytest.mark.parametrize(
     ("settings", "messages"),
     [
-        (
-            ["DATA.PATH_TO_DATA_DIR", "nowhere"],
-            ["nowhere/val.txt does not exist", "DATA.PATH_TO_DATA_DIR", "tools/prepare_data.py"],
-        ),
+        (["DATA.PATH_TO_DATA_DIR", "nowhere"], ["nowhere/val.txt does not exist"]),
         (["MODEL.NUM_CLASSES", 5], ["val.txt:1: label", "MODEL.NUM_CLASSES is 5"]),
         (["SOLVER.BASE_RL", 1], ["unknown key SOLVER.BASE_RL; did you mean SOLVER.BASE_LR"]),
-        (["SOLVER.MAX_EPOCH", "many"], ["SOLVER.MAX_EPOCH takes a int"]),
-        (["EMIM.WINDOW", "[4, 7]"], ["EMIM.WINDOW for stage 3", "odd", "found 4"]),
+        (["EMIM.WINDOW", "[4, 7]"], ["EMIM.WINDOW", "stage 3", "odd", "found 4"]),
         (["TRAIN.BATCH_SIZE", 100], ["24 training videos are fewer than one batch, TRAIN.BATCH_SIZE 100"]),
-        (["TRAIN.PRECISION", "fp8"], ["TRAIN.PRECISION must be", "found 'fp8'"]),
-        (["SOLVER.CLIP_GRADIENT", -1.0], ["SOLVER.CLIP_GRADIENT is -1.0; allowed: 0 (off) or more"]),
-        (["DATA.MAX_BAD_SHARE", 5.0], ["DATA.MAX_BAD_SHARE is 5.0; allowed: 0 to 1"]),
-        (["TRAIN.EVAL_PERIOD", 0], ["TRAIN.EVAL_PERIOD is 0; allowed: 1 or more"]),
-        (["DATA.ENSEMBLE_METHOD", "sum"], ["DATA.ENSEMBLE_METHOD must be one of sum_logits", "found 'sum'"]),
-        (["TEST.ON_BAD_VIDEO", "skip"], ["TEST.ON_BAD_VIDEO must be one of error, count_wrong, found 'skip'"]),
+        (["TRAIN.PRECISION", "fp8"], ["TRAIN.PRECISION is 'fp8'; allowed: auto | fp32 | bf16 | fp16"]),
+        (["SOLVER.COSINE_END_LR", 0.1], ["SOLVER.COSINE_END_LR 0.1 is above SOLVER.BASE_LR 0.001"]),
+        (["TEST.NUM_SPATIAL_CROPS", 2], ["TEST.NUM_SPATIAL_CROPS", "2", "allowed: 1 (centre) | 3"]),
         (["TRAIN.ENABLE", False, "TEST.ENABLE", False], ["there is nothing to do"]),
-        (["MODEL.PRETRAINED", "no.pth", "MODEL.PRETRAINED_HINT", "Get it."], ["MODEL.PRETRAINED", "no.pth", "Get it."]),
-        (["DEVICE", "gpu"], ["DEVICE is gpu"]),
+        (["MODEL.PRETRAINED", "no.pth"], ["MODEL.PRETRAINED", "no.pth", "docs/data.md"]),
         (["OUTPUT_DIR", "/proc/run"], ["OUTPUT_DIR /proc/run cannot be made"]),
     ],
 )
@@ -134,15 +95,6 @@ def test_missing_file_and_overrides_without_value(config, capsys):
     assert "none.yaml does not exist" in capsys.readouterr().err
     assert run(config, "SOLVER.MAX_EPOCH") == 2
     assert "KEY VALUE pairs" in capsys.readouterr().err
-
-
-def test_checkpoint_of_another_architecture(config, tmp_path, capsys):
-    assert run(config, "SOLVER.MAX_EPOCH", 1, tasks=("train",)) == 0
-    wider = ("UNIFORMER.EMBED_DIM", "[8, 8, 16, 32]")
-    assert run(config, *wider, tasks=("test",)) == 2
-    assert "checkpoint of another architecture" in capsys.readouterr().err
-    assert run(config, *wider, tasks=("train",)) == 2
-    assert "checkpoint of another architecture" in capsys.readouterr().err
 
 
 def test_other_class_order_is_noticed(config, tmp_path, capsys):
@@ -175,15 +127,6 @@ def test_bad_videos_are_skipped_in_training_and_never_replaced_in_testing(config
     assert found["num_videos"] == 17
 
 
-def test_loss_that_is_not_finite_stops_the_run(config, tmp_path, capsys):
-    assert run(config, "SOLVER.BASE_LR", 1e30, "SOLVER.WARMUP_EPOCHS", 0.0, tasks=("train",)) == 2
-    error = capsys.readouterr().err
-    assert "the loss is nan" in error and "learning rate" in error and "frames/" in error
-    (path,) = (tmp_path / "run").glob("nonfinite_epoch_00001_step_*.json")
-    kept = json.loads(path.read_text())
-    assert kept["message"] in error and len(kept["processes"][0]["videos"]) == 8
-
-
 def test_pretrained_weights_of_other_classes(config, tmp_path, capsys):
     assert run(config, "SOLVER.MAX_EPOCH", 1, tasks=("train",)) == 0
     best = tmp_path / "run" / "checkpoints" / "best.pyth"
@@ -203,19 +146,6 @@ def test_tools_are_the_same_code(config, tmp_path):
     assert "test: top-1" in tested.stdout
     wrong = run_tool("run_net.py", "--cfg", config, "TRAIN.BATCH", 3)
     assert wrong.returncode == 2 and "unknown key TRAIN.BATCH" in wrong.stderr
-
-
-def test_used_folder_is_not_mixed_with_a_new_run(config, capsys):
-    assert run(config, "SOLVER.MAX_EPOCH", 1, tasks=("train",)) == 0
-    assert run(config, "TRAIN.AUTO_RESUME", False, tasks=("train",)) == 2
-    assert "holds the checkpoints of an earlier run" in capsys.readouterr().err
-
-
-def test_resume_uses_the_settings_of_the_configuration(config, tmp_path):
-    assert run(config, "SOLVER.MAX_EPOCH", 1, tasks=("train",)) == 0
-    assert run(config, "SOLVER.WEIGHT_DECAY", 0.5, tasks=("train",)) == 0
-    state = torch.load(tmp_path / "run" / "checkpoints" / "epoch_00002.pyth", weights_only=True)
-    assert [group["weight_decay"] for group in state["optimizer_state"]["param_groups"]] == [0.5, 0.0]
 
 
 def test_tasks_can_be_switched_off(config, tmp_path):

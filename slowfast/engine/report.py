@@ -1,0 +1,255 @@
+"""Report on a training run: what it counts, logs and draws, and when it has stopped to learn.
+
+Values of the steps stay on the device until they are read, once per LOG_PERIOD.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from slowfast.datasets.loader import Batch
+from slowfast.engine.record import Recorder
+from slowfast.utils.distributed import Process, all_reduce_sum, gather_to_all
+from slowfast.utils.errors import UserError
+from slowfast.utils.logging import format_duration, progress_bar
+
+logger = logging.getLogger(__name__)
+
+# Steps in a row that TRAIN.ON_NONFINITE skip leaves out before it gives up.
+MAX_SKIPPED = 10
+# Scale of the loss in fp16 below which gradients overflow whatever it is.
+MIN_LOSS_SCALE = 2.0**-10
+# Share of the time waiting for data above which an epoch's report says what to do.
+STALLED_SHARE = 0.5
+# Of many videos, how many an error names; the log names all.
+_NUM_NAMED = 5
+
+
+@dataclass
+class Counts:
+    """Sums over training steps and all processes, and the rates they give."""
+
+    clips: float = 0.0
+    loss: float = 0.0
+    correct: float = 0.0
+    waited: float = 0.0  # for data (s)
+    elapsed: float = 0.0  # s
+    bad_videos: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, other: Counts) -> None:
+        """Add the sums of other steps."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+    def scalars(self, num_processes: int) -> dict[str, float]:
+        """Return means and rates by the names of the event log."""
+        return {
+            "loss": self.loss / max(self.clips, 1),
+            "top1": 100 * self.correct / max(self.clips, 1),
+            "clips_per_sec": num_processes * self.clips / max(self.elapsed, 1e-9),
+            "wait_share": self.waited / max(self.elapsed, 1e-9),
+            "bad_videos": len(self.bad_videos),
+        }
+
+    state_dict = asdict
+
+
+class Report:
+    """The report of one process on its training; only the main one writes.
+
+    Args:
+        recorder: of the run.
+        process: this process.
+        paths: of the training videos, by index.
+        scaler: of the loss.
+        draw: draws the first batch of some epochs (clips, targets, epoch, step); None for no pictures.
+        log_period: steps between two readings.
+        may_skip: whether steps that are not finite are left out instead of ending the run.
+        max_bad_share: of the videos.
+        histogram_period: epochs between two sets of histograms; 0 for none.
+    """
+
+    def __init__(
+        self, recorder: Recorder, process: Process, paths: Sequence[str], scaler: torch.amp.GradScaler,
+        draw: Callable | None, *, log_period: int, may_skip: bool, max_bad_share: float, histogram_period: int,
+    ) -> None:  # fmt: skip
+        self.recorder, self.process, self.paths, self.scaler, self.draw = recorder, process, paths, scaler, draw
+        self.log_period, self.may_skip = log_period, may_skip
+        self.max_bad_share, self.histogram_period = max_bad_share, histogram_period
+        self._steps: list[tuple] = []  # not read yet: number, values on the device, clips, videos, learning rate
+        self._recent = Counts()  # of this process, since the last reading
+        self._num_skipped = 0  # in a row
+
+    def watch(self, loader: DataLoader, epoch: int, first_step: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch from ``first_step`` on, with a progress bar where there is a terminal."""
+        self.epoch, self.num_steps, self._step = epoch, len(loader), first_step
+        self._first_step, self._started = first_step, time.perf_counter()
+        loader.sampler.set_epoch(epoch, first_step)
+        self._bar = progress_bar(
+            None, self.num_steps, f"epoch {epoch + 1}", self.process.is_main, initial=first_step, plain_lines=False
+        )
+        with self._bar:
+            batches = iter(loader)
+            for _ in range(first_step, self.num_steps):
+                started = time.perf_counter()
+                if not self._steps:  # the time of saving a checkpoint counts as none of training
+                    self._read_at = started
+                batch = next(batches)
+                self._recent.waited += time.perf_counter() - started
+                yield batch
+                self._bar.update()
+
+    def add(
+        self, batch: Batch, clips: torch.Tensor, targets: torch.Tensor, values: torch.Tensor, learning_rate: float
+    ) -> None:
+        """Keep what a step gave, see ``train.take_step``, until it is read; draw what the model got in some first "
+        "ones."""
+        if self.draw is not None and self._step == 0 and len(clips):
+            self.draw(clips, targets, self.epoch, self.epoch * self.num_steps)
+        videos = sorted(set(batch.video_index.tolist()))  # never left the host
+        self._steps.append((self._step, values, len(batch.clips), videos, learning_rate))
+        self._recent.bad_videos += [{"path": bad.path, "reason": bad.reason} for bad in batch.bad]
+        self._step += 1
+
+    def is_due(self, step: int) -> bool:
+        """Return whether the values are read after ``step`` steps of the epoch."""
+        return step % self.log_period == 0
+
+    def read(self, counts: Counts, wants_stop: bool) -> bool:
+        """Read the steps since the last time, log them and add them to ``counts``, those of the epoch.
+
+        Returns:
+            Whether any process ``wants_stop``.
+
+        Raises:
+            FloatingPointError: a step was not finite and must not be skipped, or the loss scale has collapsed.
+            UserError: too many bad videos.
+        """
+        steps, self._steps = self._steps, []
+        rows = torch.stack([values for _, values, *_ in steps]).tolist()  # waits for the device
+        recent, self._recent = self._recent, Counts()
+        recent.elapsed = time.perf_counter() - self._read_at
+        for (number, _, num_clips, videos, _), (loss, correct, norm) in zip(steps, rows, strict=True):
+            if self._is_counted(number, loss, norm, videos):
+                recent.add(Counts(num_clips, loss, correct))
+        is_stopped, recent = self._agree(recent, wants_stop)
+        counts.add(recent)
+        num_bad, num_videos = len(counts.bad_videos), len(self.paths)
+        if num_bad > self.max_bad_share * num_videos:
+            named = _some(["{path}: {reason}".format(**bad) for bad in counts.bad_videos])
+            raise UserError(
+                f"{num_bad} of {num_videos} training videos cannot be decoded, more than DATA.MAX_BAD_SHARE "
+                f"{self.max_bad_share:g} allows: {named}"
+            )
+        self._log(recent, steps[-1][-1], rows[-1][2])
+        return is_stopped
+
+    def end_epoch(self, counts: Counts, model: nn.Module) -> None:
+        """Log the whole epoch; all processes must call it."""
+        for bad in counts.bad_videos if self.process.is_main else ():
+            logger.warning("skipped, not decodable: %(path)s: %(reason)s", bad)
+            self.recorder.event("bad_video", epoch=self.epoch + 1, **bad)
+        peak = max(gather_to_all(peak_mib(self.process.device)))
+        scalars, step = counts.scalars(self.process.world_size), (self.epoch + 1) * self.num_steps
+        self.recorder.scalars("train_epoch", step, epoch=self.epoch + 1, **scalars, peak_memory_mib=round(peak, 1))
+        logger.info(
+            "epoch %d: loss %.4f, top-1 %.2f %%, %.1f clips/s, %.0f %% of the time waiting for data%s, %.0f MiB",
+            self.epoch + 1, scalars["loss"], scalars["top1"], scalars["clips_per_sec"], scalars["wait_share"] * 100,
+            f", {scalars['bad_videos']} bad videos" if scalars["bad_videos"] else "", peak,
+        )  # fmt: skip
+        if scalars["wait_share"] > STALLED_SHARE:
+            logger.warning(
+                "training waited for data: use more DATA_LOADER.NUM_WORKERS; `tools/benchmark.py loader --cfg FILE` "
+                "says how many, and where the time goes"
+            )
+        if self.process.is_main and self.histogram_period and (self.epoch + 1) % self.histogram_period == 0:
+            for name, parameter in model.named_parameters():
+                tensors = {f"weights/{name}": parameter, f"gradients/{name}": parameter.grad}
+                self.recorder.histograms({key: value for key, value in tensors.items() if value is not None}, step)
+
+    def _agree(self, recent: Counts, wants_stop: bool) -> tuple[bool, Counts]:
+        """Return whether any process was asked to stop, and the counts of all."""
+        *sums, bad_videos = vars(recent).values()
+        mine = torch.tensor([*sums, len(bad_videos), wants_stop], dtype=torch.float64, device=self.process.device)
+        *sums, num_bad, num_stops = all_reduce_sum(mine).tolist()
+        bad_videos = [bad for share in gather_to_all(bad_videos) for bad in share] if num_bad else []
+        return num_stops > 0, Counts(*sums, bad_videos)
+
+    def _is_counted(self, number: int, loss: float, norm: float, videos: list[int]) -> bool:
+        """Return whether a step was finite, or only the loss scale too high; else report and skip it, or stop.
+
+        All processes have the same gradient norms, so all of them get to the same steps here.
+        """
+        if math.isfinite(norm):
+            self._num_skipped = 0
+            return True
+        losses, videos = zip(*gather_to_all((loss, [self.paths[video] for video in videos])), strict=True)
+        videos = [path for share in videos for path in share]
+        reason = "the gradient" if all(map(math.isfinite, losses)) else f"the loss is {sum(losses)}, the gradient"
+        where = f"{reason} is {norm} at step {number} of epoch {self.epoch + 1}"
+        if self.scaler.is_enabled() and all(map(math.isfinite, losses)):
+            if (scale := self.scaler.get_scale()) > MIN_LOSS_SCALE:
+                return True
+            raise FloatingPointError(f"{where}, and the loss scale has fallen to {scale:.3g}. Try TRAIN.PRECISION bf16")
+        self.recorder.event(
+            "nonfinite", epoch=self.epoch + 1, step=number, losses=list(map(str, losses)), videos=videos
+        )
+        self._num_skipped += 1
+        if self.may_skip and self._num_skipped <= MAX_SKIPPED:
+            logger.warning("%s: step skipped; its videos are in log.jsonl", where)
+            return False
+        raise FloatingPointError(
+            f"{where}{f' after {MAX_SKIPPED} skipped steps in a row' if self.may_skip else ''}; videos {_some(videos)} "
+            "(all in log.jsonl). Try TRAIN.PRECISION bf16 or fp32, a lower SOLVER.BASE_LR or a longer "
+            "SOLVER.WARMUP_EPOCHS; TRAIN.ON_NONFINITE skip leaves such steps out"
+        )
+
+    def _log(self, recent: Counts, learning_rate: float, grad_norm: float) -> None:
+        scalars = {"lr": learning_rate, "grad_norm": grad_norm, **recent.scalars(self.process.world_size)}
+        step = self.epoch * self.num_steps + self._step
+        self.recorder.scalars("train_step", step, epoch=self.epoch + 1, **scalars)
+        self._bar.set_postfix(loss=f"{scalars['loss']:.3f}", top1=f"{scalars['top1']:.1f}")
+        if self._bar.disable and self.num_steps > self.log_period:  # the line of a short epoch says it all
+            pace = (time.perf_counter() - self._started) / (self._step - self._first_step)
+            logger.info(
+                "epoch %d step %d/%d: loss %.4f, top-1 %.1f %%, lr %.2e, %.1f clips/s, %.0f %% waiting for data, "
+                "%s left in the epoch",
+                self.epoch + 1, self._step, self.num_steps, scalars["loss"], scalars["top1"], learning_rate,
+                scalars["clips_per_sec"], scalars["wait_share"] * 100,
+                format_duration(pace * (self.num_steps - self._step)),
+            )  # fmt: skip
+
+
+def draw_training_batch(
+    recorder: Recorder, path: str, period: int, facts: tuple, clips: torch.Tensor, targets: torch.Tensor, epoch: int,
+    step: int,
+) -> None:  # fmt: skip
+    """Draw a batch of every ``period``-th epoch to ``path`` and the recorder; ``facts`` are those of ``draw_batch``."""
+    if epoch % period == 0:
+        from slowfast.utils.pictures import draw_batch, write_png  # matplotlib: half a second, not at the start
+
+        pixels = draw_batch(clips, targets, *facts, title=f"Training batch of epoch {epoch + 1}")
+        write_png(pixels, path)
+        recorder.image("train_batch", pixels, step)
+        logger.info("epoch %d: a picture of the first batch is in %s", epoch + 1, path)
+
+
+def _some(items: Sequence[str]) -> str:
+    more = f"; and {len(items) - _NUM_NAMED} more" if len(items) > _NUM_NAMED else ""
+    return "; ".join(items[:_NUM_NAMED]) + more
+
+
+def peak_mib(device: torch.device) -> float:
+    """Return the most memory in use so far (MiB): allocated on a CUDA device, else resident of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -1,0 +1,147 @@
+"""Pictures of a run: a training batch, learning curves, a confusion matrix.
+
+Dimension letters: ``B`` clips, ``T`` frames, ``H W`` height and width (px), ``K`` classes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
+
+from slowfast.utils.files import replacing
+
+# Of a batch, what fits on a screen; frames are enlarged by whole factors or reduced to about this side (px).
+_MAX_CLIPS, _MAX_FRAMES, _SIDE = 8, 6, 160
+_GAP, _CAPTION, _TITLE, _MIN_WIDTH = 4, 30, 40, 640
+# A share of a mix below half a percent is shown as none.
+_MIN_SHARE = 0.005
+# Beyond this many classes, names on the axes cannot be read any more.
+_MAX_NAMED_CLASSES = 60
+
+
+def draw_batch(
+    clips: torch.Tensor,
+    targets: torch.Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    label_smoothing: float,
+    class_names: Sequence[str] | None,
+    title: str,
+) -> np.ndarray:
+    """Draw the first clips of a batch, one a row below its classes, frames evenly spread from the first to the last.
+
+    Args:
+        clips: float (B, 3, T, H, W), normalised, on any device; B at least 1.
+        targets: (B, K): smoothed, and mixed of at most two classes.
+        mean: see DATA.MEAN.
+        std: see DATA.STD.
+        label_smoothing: weight of the uniform distribution in the targets.
+        class_names: K names, or None for numbers.
+        title: first line of the picture.
+
+    Returns:
+        The picture, uint8 (height, width, 3).
+    """
+    num_frames, height, width = clips.shape[2:]
+    chosen = np.unique(np.linspace(0, num_frames - 1, min(num_frames, _MAX_FRAMES)).round().astype(int)).tolist()
+    offset, scale = (torch.tensor(values).view(-1, 1, 1, 1) for values in (mean, std))
+    shown = clips[:_MAX_CLIPS, :, chosen].float().cpu() * scale + offset
+    shown = shown.mul(255).nan_to_num(0).round().clamp(0, 255)  # (B, 3, T, H, W); noise of erasing may saturate
+    factor = _SIDE / max(height, width)
+    factor = round(factor) if factor > 1 else factor
+    shown = F.interpolate(shown.transpose(1, 2).flatten(0, 1), scale_factor=factor, mode="nearest").byte()
+    rows = F.pad(shown, (0, _GAP), value=255).permute(0, 2, 3, 1).unflatten(0, (-1, len(chosen)))  # (B, T, H, W, 3)
+    strips = rows.transpose(1, 2).flatten(2, 3).numpy()  # (B, H, T W, 3)
+    page = Image.new(
+        "RGB",
+        (max(strips.shape[2], _MIN_WIDTH), _TITLE + len(strips) * (_CAPTION + strips.shape[1] + _GAP)),
+        (255, 255, 255),
+    )
+    draw = ImageDraw.Draw(page)
+    numbers = ", ".join(str(index + 1) for index in chosen)
+    _write(draw, (_GAP, 8), f"{title}; frames {numbers} of {num_frames}, {width} x {height} px", page.width)
+    for row, (strip, target) in enumerate(zip(strips, targets.float().cpu().numpy())):
+        top = _TITLE + row * (_CAPTION + strip.shape[0] + _GAP)
+        _write(draw, (_GAP, top + 4), describe_target(target, label_smoothing, class_names), page.width)
+        page.paste(Image.fromarray(strip), (0, top + _CAPTION))
+    return np.asarray(page)
+
+
+def describe_target(target: np.ndarray, label_smoothing: float, class_names: Sequence[str] | None) -> str:
+    """Return the classes of a target (K,) and their shares of the mix, the larger first."""
+    shares = (target - label_smoothing / len(target)) / (1 - label_smoothing)
+    labels = [label for label in np.argsort(-shares, kind="stable")[:2] if shares[label] >= _MIN_SHARE]
+    names = [class_names[label] if class_names else f"class {label}" for label in labels]
+    return " + ".join(f"{100 * shares[label]:.0f} % {name}" for label, name in zip(labels, names))
+
+
+def _write(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, width: int) -> None:
+    """Write one line, shortened where the page ends."""
+    # Matplotlib brings a font that has more than the Latin alphabet.
+    font = ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), 15)
+    shown = text
+    while draw.textlength(shown, font=font) > width - 2 * _GAP:
+        shown = f"{shown[:-2]}…"
+    draw.text(corner, shown, fill=(30, 30, 30), font=font)
+
+
+def write_png(pixels: np.ndarray, path: str) -> None:
+    """Write a picture, uint8 (height, width, 3), completely or not at all."""
+    with replacing(path, "wb") as file:
+        Image.fromarray(pixels).save(file, format="PNG")
+
+
+def plot_learning_curves(train: Sequence[dict], val: Sequence[dict], path: str) -> None:
+    """Draw training loss, and training and validation top-1, over epochs.
+
+    Args:
+        train: entries with ``epoch``, ``loss`` and ``top1`` (percent).
+        val: entries with ``epoch`` and ``top1`` (percent); may be empty.
+        path: PNG file to write.
+    """
+    figure, (loss_axis, accuracy_axis) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    epochs = [entry["epoch"] for entry in train]
+    loss_axis.plot(epochs, [entry["loss"] for entry in train], marker=".")
+    loss_axis.set(xlabel="epoch", ylabel="training loss")
+    accuracy_axis.plot(epochs, [entry["top1"] for entry in train], marker=".", label="training (augmented)")
+    if val:
+        epochs = [entry["epoch"] for entry in val]
+        accuracy_axis.plot(epochs, [entry["top1"] for entry in val], marker="o", label="validation")
+    accuracy_axis.set(xlabel="epoch", ylabel="top-1 (%)", ylim=(0, 101))
+    accuracy_axis.legend(loc="lower right")
+    for axis in (loss_axis, accuracy_axis):
+        axis.grid(alpha=0.3)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def plot_confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str) -> None:
+    """Draw counts (K, K), rows the true class, as shares of each row; names only where they can be read."""
+    num_classes = len(matrix)
+    side = min(4 + 0.32 * num_classes, 16)
+    figure, axis = plt.subplots(figsize=(side + 1, side), layout="constrained")
+    rows = matrix.sum(axis=1, keepdims=True)
+    shares = np.divide(matrix, rows, out=np.zeros(matrix.shape), where=rows > 0)
+    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axis.set(xlabel="predicted class", ylabel="true class")
+    if num_classes <= _MAX_NAMED_CLASSES:
+        # A name may contain dollar signs, which are not formulas.
+        axis.set_xticks(range(num_classes), class_names, rotation=90, parse_math=False)
+        axis.set_yticks(range(num_classes), class_names, parse_math=False)
+    if num_classes <= 20:
+        for row, column in zip(*np.nonzero(matrix), strict=True):
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axis.text(column, row, f"{matrix[row, column]:g}", ha="center", va="center", color=color, fontsize=8)
+    figure.colorbar(image, ax=axis, shrink=0.8, label="share of the true class")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,244 @@
+"""What a training computes, guards and records."""
+
+import importlib.util
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from helpers_engine import results, state
+from PIL import Image
+
+from slowfast.engine import build, train
+from slowfast.engine.record import EVENTS, Recorder
+from slowfast.models.losses import soft_target_cross_entropy
+from slowfast.utils import distributed
+from slowfast.utils.logging import EventLog, read_events
+from slowfast.utils.pictures import describe_target, draw_batch, write_png
+
+ONE_EPOCH = ("SOLVER.MAX_EPOCH", 1)
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """Give the loss of some steps, counted from 0, no finite value."""
+
+    def poison(is_poisoned):
+        calls = []
+
+        def loss(logits, targets):
+            calls.append(1)
+            return soft_target_cross_entropy(logits, targets) * (float("nan") if is_poisoned(len(calls) - 1) else 1.0)
+
+        monkeypatch.setattr(train, "soft_target_cross_entropy", loss)
+
+    return poison
+
+
+def test_averaged_weights_are_the_average_and_are_evaluated_and_tested(run, tmp_path):
+    settings = (*ONE_EPOCH, "SOLVER.EMA_DECAY", 0.5, "TRAIN.CHECKPOINT_STEPS", 1, "TRAIN.KEEP_CHECKPOINTS", 9)
+    assert run(*settings, tasks=("train", "test")).status == 0
+    names = [f"epoch_00000_step_{step:06d}.pyth" for step in (1, 2)] + ["epoch_00001.pyth"]
+    checkpoints = [state(tmp_path / "run", name) for name in names]
+    weights = [checkpoint["model_state"]["head.weight"] for checkpoint in checkpoints]
+    average = weights[0]
+    for weight in weights[1:]:
+        average = 0.5 * average + 0.5 * weight
+    torch.testing.assert_close(checkpoints[-1]["ema_state"]["head.weight"], average)
+    # Statistics of batch norms are those of the model.
+    name = "norm.running_var"
+    assert torch.equal(checkpoints[-1]["ema_state"][name], checkpoints[-1]["model_state"][name])
+    assert [len(read_events(str(tmp_path / "run"), event)) for event in ("val", "val_ema")] == [1, 1]
+    assert results(tmp_path / "run")["weights"] == "model"
+    assert run(*settings, "TEST.WEIGHTS", "ema", tasks=("test",)).status == 0
+    assert results(tmp_path / "run")["weights"] == "ema"
+    assert run(*ONE_EPOCH, "OUTPUT_DIR", tmp_path / "raw").status == 0
+    raw = run(*ONE_EPOCH, "OUTPUT_DIR", tmp_path / "raw", "TEST.WEIGHTS", "ema", tasks=("test",))
+    assert raw.status == 2 and "has no averaged weights" in raw.err
+
+
+def test_sgd_with_layer_decay(run, tmp_path):
+    assert run("SOLVER.OPTIMIZING_METHOD", "sgd", "SOLVER.LAYER_DECAY", 0.5, *ONE_EPOCH).status == 0
+    groups = state(tmp_path / "run", "epoch_00001.pyth")["optimizer_state"]["param_groups"]
+    assert all("momentum" in group for group in groups)
+    rates = {group["lr_scale"]: group["lr"] for group in groups}
+    assert max(rates) == 1 and all(rate == pytest.approx(scale * rates[1]) for scale, rate in rates.items())
+
+
+def test_passes_of_few_clips_give_the_gradients_of_one(run, tmp_path):
+    # Batch norms apart, whose statistics are those of a pass: their share is small with eight of sixteen clips.
+    settings = (*ONE_EPOCH, "MIXUP.ENABLE", False, "SOLVER.CLIP_GRADIENT", 0.0)
+    norms = []
+    for size in (0, 16, 8):
+        out = tmp_path / str(size)
+        assert run(*settings, "TRAIN.MICRO_BATCH_SIZE", size, "LOG_PERIOD", 1, "OUTPUT_DIR", out).status == 0
+        norms.append(read_events(str(out), "train_step")[0]["grad_norm"])
+    assert norms[0] == norms[1] and norms[2] == pytest.approx(norms[0], rel=0.3)
+
+
+def test_micro_batch_by_word_is_a_matter_of_gpus(run, monkeypatch):
+    refused = run("TRAIN.MICRO_BATCH_SIZE", "auto")
+    assert refused.status == 2 and "allowed on a CPU: a number of clips" in refused.err
+    monkeypatch.setattr(build, "_fits", lambda model, shape, precision, size, device: size <= 5)
+    cuda = torch.device("cuda")
+    assert build.choose_micro_batch(None, (3, 4, 32, 32), "fp32", 16, cuda) == 4  # 16, 8 and 4 are tried, and 4 fit
+
+
+def test_compilation_is_asked_for_and_leaves_names_alone(run, tmp_path, monkeypatch):
+    # What compilation gives is tested with the models; here it would take minutes.
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
+    assert run(*ONE_EPOCH, "MODEL.COMPILE", True).status == 0
+    assert compiled == ["Uniformer"]
+    assert "head.weight" in state(tmp_path / "run", "epoch_00001.pyth")["model_state"]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_trains_on_cpu(run, tmp_path, precision):
+    assert run("TRAIN.PRECISION", precision, *ONE_EPOCH).status == 0
+    (event,) = read_events(str(tmp_path / "run"), "train_epoch")
+    assert 2 < event["loss"] < 3 and 50 < event["peak_memory_mib"] < 10_000
+
+
+def test_processes_and_device_are_read_once_per_log_period(run, monkeypatch):
+    reads = []
+    real = distributed.all_reduce_sum
+    monkeypatch.setattr("slowfast.engine.report.all_reduce_sum", lambda values: reads.append(1) or real(values))
+    assert run("TRAIN.BATCH_SIZE", 2, "LOG_PERIOD", 5, *ONE_EPOCH).status == 0
+    assert len(reads) == 3  # of 12 steps: after 5, 10 and the last
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(run, tmp_path):
+    stopped = run("SOLVER.BASE_LR", 1e30, "SOLVER.WARMUP_EPOCHS", 0.0)
+    assert stopped.status == 2 and "the loss is nan" in stopped.err and "frames/" in stopped.err
+    (event,) = read_events(str(tmp_path / "run"), "nonfinite")
+    assert event["epoch"] == 1 and event["losses"] == ["nan"] and len(event["videos"]) == 8
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("method", ["adamw", "sgd"])
+def test_steps_that_are_not_finite_can_be_skipped(run, poison, tmp_path, precision, method):
+    poison(lambda step: step in (0, 2))
+    settings = ("TRAIN.ON_NONFINITE", "skip", "TRAIN.PRECISION", precision, "SOLVER.OPTIMIZING_METHOD", method)
+    skipped = run(*ONE_EPOCH, *settings, "TRAIN.BATCH_SIZE", 4)
+    assert skipped.status == 0 and skipped.out.count("step skipped") == 2
+    weights = state(tmp_path / "run", "epoch_00001.pyth")["model_state"]
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+    assert [event["step"] for event in read_events(str(tmp_path / "run"), "nonfinite")] == [0, 2]
+    (epoch,) = read_events(str(tmp_path / "run"), "train_epoch")
+    assert 2 < epoch["loss"] < 3
+
+
+def test_a_skipped_step_leaves_weights_and_moments_alone():
+    weight = torch.nn.Parameter(torch.ones(3))
+    for optimizer in (torch.optim.AdamW([weight], fused=True), torch.optim.SGD([weight], lr=1.0, fused=True)):
+        weight.grad = torch.full((3,), float("nan"))
+        optimizer.found_inf = torch.tensor(1.0)
+        optimizer.step()
+        assert torch.equal(weight.detach(), torch.ones(3))
+
+
+def test_skipping_ends_when_nothing_else_happens(run, poison):
+    poison(lambda step: True)
+    stopped = run("TRAIN.ON_NONFINITE", "skip", "SOLVER.MAX_EPOCH", 9)
+    assert stopped.status == 2 and "after 10 skipped steps in a row" in stopped.err
+
+
+def test_a_loss_scale_that_falls_without_end_stops_the_run(run, monkeypatch):
+    clip = torch.nn.utils.clip_grad_norm_
+    monkeypatch.setattr(train.nn.utils, "clip_grad_norm_", lambda *_: clip(*_) * float("inf"))
+    monkeypatch.setattr(torch.amp.GradScaler, "get_scale", lambda self: 2.0**-20)
+    stopped = run("TRAIN.PRECISION", "fp16")
+    assert stopped.status == 2 and "the loss scale has fallen to" in stopped.err
+
+
+def test_every_event_has_exactly_its_fields(run, poison, tmp_path, data_dir):
+    poison(lambda step: step == 0)
+    broken = tmp_path / "broken"
+    shutil.copytree(data_dir, broken)
+    (broken / (broken / "train.txt").read_text().split()[0] / "00002.jpg").unlink()
+    settings = ("DATA.PATH_TO_DATA_DIR", broken, "DATA.NUM_FRAMES", 6, *ONE_EPOCH)
+    settings += ("TRAIN.ON_NONFINITE", "skip", "SOLVER.EMA_DECAY", 0.9)
+    assert run(*settings, tasks=("train", "test")).status == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert {line["event"]: set(line) - {"event", "time"} for line in lines} == {
+        name: set(fields) for name, fields in EVENTS.items()
+    }
+    (tmp_path / "log.jsonl").mkdir()
+    log = EventLog(str(tmp_path), enabled=False)
+    log.enabled = True
+    with pytest.raises((ValueError, OSError), match=r"log\.jsonl cannot be written: Is a directory"):
+        log.write("start")
+
+
+def test_looking_at_a_run_does_not_change_it(run, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    watched, unwatched = tmp_path / "watched", tmp_path / "unwatched"
+    periods = ("TENSORBOARD.IMAGES_PERIOD", 1, "TENSORBOARD.HISTOGRAM_PERIOD", 2)
+    assert run("OUTPUT_DIR", watched, "TENSORBOARD.ENABLE", True, *periods).status == 0
+    assert run("OUTPUT_DIR", unwatched, "TENSORBOARD.IMAGES_PERIOD", 0).status == 0
+    found, expected = (state(folder, "epoch_00002.pyth")["model_state"] for folder in (watched, unwatched))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert not (unwatched / "train_batch.png").exists() and not (unwatched / "tensorboard").exists()
+    board = EventAccumulator(str(watched / "tensorboard"))
+    board.Reload()
+    assert [image.step for image in board.Images("train_batch")] == [0, 3]
+    assert "MAX_EPOCH: 2" in board.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
+    names = {name for name in expected if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+    assert set(board.Tags()["histograms"]) == {f"{kind}/{name}" for kind in ("weights", "gradients") for name in names}
+    for name in names:
+        (weights,) = board.Histograms(f"weights/{name}")
+        assert weights.step == 6
+        assert weights.histogram_value.sum == pytest.approx(expected[name].double().sum().item(), abs=1e-4)
+
+
+def test_the_first_error_is_seen_when_the_disk_is_full(tmp_path, monkeypatch):
+    from torch.utils.tensorboard import SummaryWriter
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    recorder = Recorder(str(tmp_path), True, True)
+    with pytest.raises(ValueError, match="the reason"), recorder:
+        recorder.text("config", "A: 1")
+        monkeypatch.setattr(SummaryWriter, "close", full)
+        raise ValueError("the reason")
+
+
+def test_the_picture_shows_what_the_model_gets(tmp_path):
+    mean, std = [0.45, 0.4, 0.35], [0.225, 0.2, 0.3]
+    grey_levels = torch.randint(256, (2, 3, 3, 160, 160), dtype=torch.uint8)
+    offset, scale = (torch.tensor(values).view(3, 1, 1, 1) for values in (mean, std))
+    clips = (grey_levels / 255 - offset) / scale
+    targets = torch.tensor([[0.9, 0.1, 0.0], [0.0, 0.0, 1.0]]) * 0.9 + 0.1 / 3
+    page = draw_batch(clips, targets, mean, std, 0.1, ["a", "b", "c"], "title")
+    # Frames of this size are shown as they are, below a title and a caption per row.
+    for row in range(2):
+        top = 40 + row * (30 + 160 + 4) + 30
+        for frame in range(3):
+            shown = page[top : top + 160, frame * 164 : frame * 164 + 160]
+            assert np.array_equal(shown, grey_levels[row, :, frame].permute(1, 2, 0).numpy())
+    assert describe_target(targets[0].numpy(), 0.1, ["a", "b", "c"]) == "90 % a + 10 % b"
+    assert describe_target(targets[1].numpy(), 0.1, None) == "100 % class 2"
+    small = draw_batch(torch.full((9, 3, 20, 32, 64), 1e9), torch.eye(9), mean, std, 0.0, None, "title" * 99)
+    assert small.shape == (40 + 8 * (30 + 64 + 4), max(6 * (128 + 4), 640), 3) and small[75, 5].tolist() == [255] * 3
+    write_png(page, str(tmp_path / "page.png"))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "page.png")), page)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["TENSORBOARD.HISTOGRAM_PERIOD", 1], "but TENSORBOARD.ENABLE is False"),
+        (["WANDB.ENABLE", True, "WANDB.PROJECT", ""], "WANDB.PROJECT is empty"),
+        (["WANDB.ENABLE", True], "TENSORBOARD.ENABLE, which it mirrors, is False"),
+    ],
+)
+def test_wrong_settings_of_records_stop_before_training(run, monkeypatch, settings, message):
+    if "WANDB.ENABLE" in settings and importlib.util.find_spec("wandb") is None:
+        message = "the package is not installed: pip install wandb"
+    refused = run(*settings)
+    assert refused.status == 2 and message in refused.err

@@ -1,0 +1,76 @@
+"""The house: imports go one way, files and functions stay small, docstrings are found by a search."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from slowfast.config.document import document
+from slowfast.config.parser import KEYS
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "slowfast").rglob("*.py"))
+TREES = {path: ast.parse(path.read_text()) for path in FILES}
+# Rooms that a room may import besides itself; "training" stands for all that a training run reaches.
+GROUND = {"utils", "config", "ops"}
+MAY_IMPORT = {
+    "utils": set(),
+    "config": {"utils"},
+    "ops": set(),
+    "models": GROUND,
+    "datasets": {"utils", "config"},
+    "prepare": {"utils", "config", "datasets"},
+    "synthetic": {"utils", "config"},
+    "engine": GROUND | {"models", "datasets"},
+    "analysis": GROUND | {"models", "datasets", "engine"},
+    "benchmark": GROUND | {"models", "datasets", "engine", "synthetic"},
+}
+
+
+def room(path):
+    return path.relative_to(ROOT / "slowfast").parts[0]
+
+
+def imported_rooms(tree):
+    for node in ast.walk(tree):
+        names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        yield from (name.split(".")[1] for name in names if name.startswith("slowfast.") and name.count("."))
+
+
+@pytest.mark.parametrize("name", MAY_IMPORT)
+def test_imports_go_one_way(name):
+    found = {other for path in FILES if room(path) == name for other in imported_rooms(TREES[path])}
+    assert found <= MAY_IMPORT[name] | {name}
+
+
+def test_every_room_is_known():
+    assert {path.name for path in (ROOT / "slowfast").iterdir() if path.is_dir() and path.name[0] != "_"} == set(
+        MAY_IMPORT
+    )
+
+
+def test_files_and_functions_are_small():
+    for path in FILES:
+        lines = len(path.read_text().splitlines())
+        assert lines <= 380 or path.name == "defaults.py", path
+        for node in ast.walk(TREES[path]):
+            if isinstance(node, ast.FunctionDef) and "triton" not in path.parts:
+                assert node.end_lineno - node.lineno < 65, f"{path}: {node.name}"
+    assert len(list((ROOT / "slowfast/engine").glob("*.py"))) <= 9
+    assert len([path for path in FILES if room(path) == "datasets"]) <= 22
+    assert sum(len(path.read_text().splitlines()) for path in (ROOT / "slowfast/ops/emim/triton").glob("*.py")) <= 1000
+
+
+def test_docstrings_are_noun_phrases_or_imperatives():
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and (text := ast.get_docstring(node)):
+                assert not re.match(r"(What|Where|Which|How|Who)\b", text), f"{path}: {text.splitlines()[0]}"
+
+
+def test_configuration_reads_as_its_document_says():
+    # Made by: python -m slowfast.config.document > docs/configuration.md
+    assert (ROOT / "docs" / "configuration.md").read_text() == document()
+    assert len(KEYS) <= 105
