@@ -20,7 +20,7 @@ import yaml
 
 import slowfast
 from slowfast.config.defaults import get_cfg
-from slowfast.config.experiment import CONFIG_FILE, load_cfg
+from slowfast.config import CONFIG_FILE, load_cfg
 from slowfast.config.parser import CfgNode, flat_settings, read_yaml
 from slowfast.engine.checkpoint import list_checkpoints
 from slowfast.engine.results import read_epochs, read_results

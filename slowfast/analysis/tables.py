@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from slowfast.analysis.study import configuration_name
-from slowfast.config.experiment import CONFIG_FILE, load_cfg
+from slowfast.config import CONFIG_FILE, load_cfg
 from slowfast.config.parser import BASE_KEY, flat_settings, read_bases, read_yaml
 from slowfast.models.complexity import view_gflops
 from slowfast.utils.errors import UserError

@@ -14,8 +14,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from slowfast.analysis.study import configuration_name
 from slowfast.benchmark.op import DTYPES, find_device, machine_line, time_in_turn
-from slowfast.config.experiment import load_cfg
-from slowfast.engine.precision import autocast
+from slowfast.config import load_cfg
+from slowfast.engine.test import autocast
 from slowfast.models import build_model
 from slowfast.models.complexity import count_macs, count_parameters
 from slowfast.utils.errors import UserError
@@ -128,7 +128,7 @@ def _forward(model: nn.Module, clips: torch.Tensor) -> torch.Tensor:
 
 
 def _step(model: nn.Module, clips: torch.Tensor, precision: str) -> None:
-    with autocast(precision, clips.device):
+    with autocast(precision, clips.device)():
         logits = model(clips)
     F.cross_entropy(logits.float(), torch.zeros(len(clips), dtype=torch.int64, device=clips.device)).backward()
     model.zero_grad(set_to_none=True)  # gradients are part of the memory of the step

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from slowfast.analysis import tables as experiments
-from slowfast.config.experiment import load_cfg
+from slowfast.config import load_cfg
 from slowfast.engine.run import main
 
 ROOT = Path(__file__).parents[2]
@@ -206,7 +206,7 @@ def test_two_configurations_never_share_an_output_folder(cfgs):
     ],
 )
 def test_default_output_folder(path, folder):
-    from slowfast.config.experiment import default_output_dir
+    from slowfast.config import default_output_dir
 
     assert default_output_dir(path) == folder
 

@@ -21,7 +21,7 @@ import prepare_data
 import torch
 from numbered_video import numbered_frame
 
-from slowfast.config.experiment import load_cfg
+from slowfast.config import load_cfg
 from slowfast.engine.checkpoint import save_best, save_checkpoint
 from slowfast.models import build_model
 
