@@ -1,4 +1,4 @@
-"""What README.md states is true: its counts, its configurations, the files it names."""
+"""README.md and the pages of docs are true: counts, configurations, the files and pages that they name."""
 
 import os
 import re
@@ -12,33 +12,51 @@ from slowfast.config.defaults import get_cfg
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "exp/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCKS = [re.sub(r"^ {3}", "", block, flags=re.M) for block in re.findall(r"```yaml\n(.*?)```", README, flags=re.S)]
 COUNTS = re.findall(r"^\$ (python tools/benchmark\.py flops .*)\n((?:.+\n)+?)(?=\$|```)", README, flags=re.M)
 
 
+def run(command, **options):
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment, **options
+    ).stdout
+
+
 def test_examples_were_found():
-    assert len(BLOCKS) == 3 and len(COUNTS) == 2
+    assert len(BLOCKS) == 2 and len(COUNTS) == 1
 
 
 @pytest.mark.parametrize(("command", "output"), COUNTS)
 def test_counts_are_those_that_the_command_prints(command, output):
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    printed = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, check=True, cwd=ROOT, env=environment, timeout=120
-    )
-    assert printed.stdout == output
+    assert run(["bash", "-c", command], timeout=120) == output
+
+
+def test_python_of_the_first_page_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    run([sys.executable, "-c", code], timeout=120)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_configurations_are_valid(block, tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text(block.replace("_base_/", f"{ROOT}/configs/_base_/").replace("../../configs/", f"{ROOT}/configs/"))
+    path.write_text(block.replace("_base_/", f"{ROOT}/configs/_base_/").replace("../emim", f"{ROOT}/exp/emim"))
     get_cfg().merge_from_file(str(path))
 
 
-def test_named_paths_exist():
-    made_by_the_reader = ("exp/quickstart/output", "exp/small_window", "configs/mine.yaml")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_named_paths_and_links_exist(page):
+    text = page.read_text(encoding="utf-8")
+    made_by_the_reader = (
+        "exp/quickstart/output",
+        "exp/small_window",
+        "configs/mine.yaml",
+        "exp/NAME",
+        "configs/FOLDER",
+    )
     # Of a pattern such as configs/ablation/table7_*.yaml the folder.
-    paths = set(re.findall(r"\b(?:slowfast|tools|configs|exp|tests)/[\w./]+\w(?![\w*])", README))
-    assert len(paths) > 10
-    assert not [path for path in paths if not path.startswith(made_by_the_reader) and not (ROOT / path).exists()]
+    paths = set(re.findall(r"\b(?:slowfast|tools|configs|exp|tests|docs)/[\w./]+\w(?![\w*])", text))
+    missing = [path for path in paths if not path.startswith(made_by_the_reader) and not (ROOT / path).exists()]
+    links = [link for link in re.findall(r"\]\(([^)#:]+)\)", text) if not (page.parent / link).exists()]
+    assert not missing and not links
