@@ -109,7 +109,7 @@ def add_cfg(parser: Parser, command: str) -> None:
 
 def run_check(args: argparse.Namespace) -> int:
     """Read all items; status 1 if there are bad ones that DATA.EXCLUDE_FILE does not name."""
-    from slowfast.config.experiment import load_cfg
+    from slowfast.config import load_cfg
 
     if set(args.splits) != set(SPLITS) and not args.out:
         raise UserError(

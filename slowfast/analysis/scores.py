@@ -12,8 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from slowfast.engine.results import measure, write_json, write_results
-from slowfast.engine.results import Scores, load_scores
+from slowfast.engine.results import Scores, load_scores, measure, write_json, write_results
 from slowfast.utils.errors import UserError
 from slowfast.utils.metrics import ENSEMBLE_METHODS, METHOD, accuracy_summary, ensemble, paired_differences
 

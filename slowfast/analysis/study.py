@@ -19,8 +19,8 @@ import torch
 import yaml
 
 import slowfast
-from slowfast.config.defaults import get_cfg
 from slowfast.config import CONFIG_FILE, load_cfg
+from slowfast.config.defaults import get_cfg
 from slowfast.config.parser import CfgNode, flat_settings, read_yaml
 from slowfast.engine.checkpoint import list_checkpoints
 from slowfast.engine.results import read_epochs, read_results

@@ -112,7 +112,10 @@ def list_images(folder: str, names: Sequence[str]) -> list[Record]:
         if len(images) < len(files):
             others += [os.path.join(class_folder, file) for file in files if not file.lower().endswith(IMAGE_ENDINGS)]
         origin = f"{folder}:{name}"
-        records += [Record(os.path.join(class_folder, image), label, None, origin) for image in images]
+        split = os.path.basename(folder)
+        for image in images:
+            path = os.path.join(class_folder, image)
+            records.append(Record(path, label, None, origin, os.path.join(split, name, image)))
     if others:
         logger.warning("%s: left out %d entries that are no images, such as %s", folder, len(others), others[0])
     return records

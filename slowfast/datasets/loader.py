@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -217,7 +218,19 @@ def explained(error: RuntimeError) -> Exception:
     )
 
 
+def shut_down(loader: DataLoader) -> None:
+    """End the workers of a loader, also those that hang in a decoder and hear no signal but SIGKILL."""
+    iterator = loader._iterator  # of persistent workers
+    if iterator is not None:
+        iterator._shutdown_workers()
+        for worker in iterator._workers:
+            worker.kill()
+
+
 def _init_worker(worker_id: int) -> None:
     # Parallelism comes from the number of workers alone.
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    # A scheduler's signal or Ctrl-C reaches the whole group of processes; the training process decides when to end.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -34,12 +34,14 @@ class Record:
         num_frames: images in the folder; None for a video file, whose frames are counted when it is opened, and for an
             image.
         origin: where the record comes from, ``list file:line``, for messages.
+        name: path as the list has it, which is the same on every machine.
     """
 
     path: str
     label: int
     num_frames: int | None
     origin: str
+    name: str = ""
 
 
 def read_manifest(list_path: str, prefix: str, source: str, num_classes: int) -> list[Record]:
@@ -120,7 +122,7 @@ def _parse_line(line: str, origin: str, prefix: str, source: str, separator: str
             "found 3 fields 'folder num_frames label', expected 'path label': set DATA.SOURCE to frames for "
             "folders of images, or separate by commas if the name of the file ends in a number"
         )
-    return Record(path, label, num_frames, origin)
+    return Record(path, label, num_frames, origin, fields[0])
 
 
 def read_class_names(path: str, num_classes: int) -> list[str]:
@@ -151,22 +153,17 @@ def read_exclusion(path: str) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def exclude_records(records: Sequence[Record], paths: Sequence[str], prefix: str) -> tuple[list[Record], list[str]]:
+def exclude_records(records: Sequence[Record], paths: Sequence[str]) -> tuple[list[Record], list[str]]:
     """Split records and paths into what remains of each.
 
     Args:
         records: of a list.
-        paths: full, or relative to the working folder or to ``prefix``.
-        prefix: folder to which the paths in the list files are relative.
+        paths: as in the list, full, or relative to the working folder.
 
     Returns:
         The records that none of the paths names, and the paths that name no record.
     """
-    present = {os.path.abspath(record.path) for record in records}
-    excluded, unmatched = set(), []
-    for path in paths:
-        named = {os.path.abspath(path), os.path.abspath(os.path.join(prefix, path))} & present
-        excluded |= named
-        if not named:
-            unmatched.append(path)
-    return [record for record in records if os.path.abspath(record.path) not in excluded], unmatched
+    present = {name for record in records for name in (record.name, os.path.abspath(record.path))}
+    excluded = {path for path in paths if path in present} | {os.path.abspath(path) for path in paths} & present
+    unmatched = [path for path in paths if not {path, os.path.abspath(path)} & excluded]
+    return [record for record in records if not {record.name, os.path.abspath(record.path)} & excluded], unmatched

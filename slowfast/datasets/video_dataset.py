@@ -14,10 +14,16 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from slowfast.datasets.augment.transform import TestTransform, TrainTransform
+from slowfast.config.parser import CfgNode
+from slowfast.datasets.augment.transform import (
+    TestTransform,
+    TrainTransform,
+    build_test_transform,
+    build_train_transform,
+)
 from slowfast.datasets.decoder import DecodeError, FrameReader
 from slowfast.datasets.manifest import Record
-from slowfast.datasets.sampling import DenseSampler, SparseSampler
+from slowfast.datasets.sampling import DenseSampler, SparseSampler, build_sampler
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,11 @@ class TrainVideos(VideoDataset):
         self.num_copies = num_copies
         self.seed = seed
 
+    @classmethod
+    def from_config(cls, cfg: CfgNode, split: str, source: VideoSource) -> TrainVideos:
+        """Build the videos of a training split."""
+        return cls(source, build_sampler(cfg), build_train_transform(cfg), cfg.AUG.NUM_SAMPLE, cfg.RNG_SEED)
+
     def __len__(self) -> int:
         return self.num_videos
 
@@ -166,6 +177,13 @@ class EvalVideos(VideoDataset):
         self.transform = transform
         self.num_clips = num_clips
         self.num_views = num_clips * transform.num_crops
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, split: str, source: VideoSource) -> EvalVideos:
+        """Build the views of ``val``, the central one, or ``test``."""
+        test = cfg.TEST
+        num_clips, num_crops = (test.NUM_ENSEMBLE_VIEWS, test.NUM_SPATIAL_CROPS) if split == "test" else (1, 1)
+        return cls(source, build_sampler(cfg), build_test_transform(cfg, num_crops), num_clips)
 
     def __len__(self) -> int:
         return self.num_videos * self.num_clips

@@ -77,6 +77,12 @@ def build_optimizer(model: Model, cfg) -> torch.optim.Optimizer:
     if solver.LAYER_DECAY != 1:
         groups = split_by_layer(groups, model, solver.LAYER_DECAY)
     if solver.OPTIMIZING_METHOD == "adamw":
-        return torch.optim.AdamW(groups, lr=solver.BASE_LR, betas=tuple(solver.BETAS))
+        return torch.optim.AdamW(groups, lr=solver.BASE_LR, betas=tuple(solver.BETAS), fused=True)
     assert solver.OPTIMIZING_METHOD == "sgd"
-    return torch.optim.SGD(groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.MOMENTUM > 0)
+    optimizer = torch.optim.SGD(
+        groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.MOMENTUM > 0, fused=True
+    )
+    for group in groups:
+        for parameter in group["params"]:  # without it, the first step would take memory as it is if it is skipped
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer

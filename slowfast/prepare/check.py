@@ -18,7 +18,6 @@ from slowfast.config.parser import CfgNode
 from slowfast.datasets.build import SPLITS, build_dataset
 from slowfast.datasets.decoder import DecodeError
 from slowfast.datasets.manifest import BAD_ITEMS_HEADER, Record, exclude_records, read_exclusion
-from slowfast.datasets.video_list import path_prefix
 from slowfast.prepare import kinetics400
 from slowfast.prepare.processes import map_isolated
 from slowfast.utils.errors import UserError
@@ -62,7 +61,7 @@ def check_data(
     if not timeout_sec > 0:  # nor NaN
         raise UserError(f"--timeout is {timeout_sec:g}; allowed: above 0, inf for none")
     out_path = out_path or os.path.join(cfg.DATA.PATH_TO_DATA_DIR, BAD_ITEMS_FILE)
-    excluded, prefix = read_exclusion(cfg.DATA.EXCLUDE_FILE) if cfg.DATA.EXCLUDE_FILE else [], path_prefix(cfg)
+    excluded = read_exclusion(cfg.DATA.EXCLUDE_FILE) if cfg.DATA.EXCLUDE_FILE else []
     cfg = cfg.clone()
     cfg.defrost()
     cfg.DATA.EXCLUDE_FILE = ""
@@ -81,7 +80,7 @@ def check_data(
         reasons = dict(progress_bar(results, len(dataset.records), f"reading {split}", unit="item"))
         bad = [(record, reasons[index]) for index, record in enumerate(dataset.records) if reasons[index]]
         rows += [(record.path, split, reason) for record, reason in bad]
-        kept, _ = exclude_records([record for record, _ in bad], excluded, prefix)
+        kept, _ = exclude_records([record for record, _ in bad], excluded)
         checked.append(CheckedSplit(split, len(dataset.records), len(bad), len(bad) - len(kept)))
     with replacing(out_path) as file:
         csv.writer(file, lineterminator="\n").writerows([BAD_ITEMS_HEADER, *rows])

@@ -104,11 +104,11 @@ def test_class_names(tmp_path):
 
 
 def test_exclusion(tmp_path):
-    records = [Record(f"/videos/{name}.mp4", 0, None, "") for name in "abcd"]
+    records = [Record(f"/videos/{name}.mp4", 0, None, "", f"{name}.mp4") for name in "abcd"]
     (tmp_path / "bad_items.csv").write_text('path,split,reason\n/videos/a.mp4,train,"broken, twice"\nc.mp4,val,x\n')
     (tmp_path / "plain.txt").write_text("/videos/a.mp4\n\n c.mp4 \nz,1.mp4\n")
     for name, unmatched in (("bad_items.csv", []), ("plain.txt", ["z,1.mp4"])):
         paths = read_exclusion(str(tmp_path / name))
-        assert exclude_records(records, paths, "/videos") == (records[1::2], unmatched)
+        assert exclude_records(records, paths) == (records[1::2], unmatched)
     with pytest.raises(UserError, match=r"none\.csv \(DATA\.EXCLUDE_FILE\) does not exist"):
         read_exclusion(str(tmp_path / "none.csv"))
