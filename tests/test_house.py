@@ -17,7 +17,7 @@ GROUND = {"utils", "config", "ops"}
 MAY_IMPORT = {
     "utils": set(),
     "config": {"utils"},
-    "ops": set(),
+    "ops": {"utils"},
     "models": GROUND,
     "datasets": {"utils", "config"},
     "prepare": {"utils", "config", "datasets"},

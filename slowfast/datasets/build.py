@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-
 from fvcore.common.registry import Registry
 
 from slowfast.config.parser import CfgNode
 from slowfast.datasets.image_folder import ImageFolder
-from slowfast.datasets.manifest import exclude_records, read_exclusion
 from slowfast.datasets.video_dataset import EvalVideos, TrainVideos, VideoDataset
 from slowfast.datasets.video_list import VideoList
 from slowfast.utils.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 
@@ -51,14 +46,4 @@ def build_dataset(cfg: CfgNode, split: str) -> VideoDataset:
         allowed = " | ".join(name for name, _ in DATASET_REGISTRY)
         raise UserError(f"DATA.DATASET is {cfg.DATA.DATASET!r}, allowed: {allowed}")
     source = DATASET_REGISTRY.get(cfg.DATA.DATASET).from_config(cfg, split)
-    if path := cfg.DATA.EXCLUDE_FILE:
-        num_videos, entries = len(source.records), read_exclusion(path)
-        source.records, others = exclude_records(source.records, entries)
-        num_excluded = num_videos - len(source.records)
-        logger.info(
-            "%s: leaves out %d of %d %s videos (%d of its %d paths name none of these)",
-            path, num_excluded, num_videos, split, len(others), len(entries),
-        )  # fmt: skip
-        if not source.records:
-            raise UserError(f"{path} (DATA.EXCLUDE_FILE) names all {num_videos} videos of {split}: none is left")
     return (TrainVideos if split == "train" else EvalVideos).from_config(cfg, split, source)

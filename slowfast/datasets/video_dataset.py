@@ -6,6 +6,7 @@ frames, ``H W`` height and width of the decoded frames (px), ``S`` side of the c
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,8 +23,11 @@ from slowfast.datasets.augment.transform import (
     build_train_transform,
 )
 from slowfast.datasets.decoder import DecodeError, FrameReader
-from slowfast.datasets.manifest import Record
+from slowfast.datasets.manifest import Record, exclude_records, read_exclusion
 from slowfast.datasets.sampling import DenseSampler, SparseSampler, build_sampler
+from slowfast.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,19 @@ class VideoSource(Protocol):
 
     def open(self, record: Record) -> FrameReader:
         """Open the frames of a record."""
+
+
+def exclude_videos(source: VideoSource, path: str, split: str) -> None:
+    """Remove from a source the videos that an exclusion list names ("" for none); the log says how many."""
+    if not path:
+        return
+    num_videos, entries = len(source.records), read_exclusion(path)
+    source.records, others = exclude_records(source.records, entries)
+    num_excluded = num_videos - len(source.records)
+    message = "%s: leaves out %d of %d %s videos (%d of its %d paths name none of these)"
+    logger.info(message, path, num_excluded, num_videos, split, len(others), len(entries))
+    if not source.records:
+        raise UserError(f"{path} (DATA.EXCLUDE_FILE) names all {num_videos} videos of {split}: none is left")
 
 
 class VideoDataset(Dataset):
@@ -138,6 +155,7 @@ class TrainVideos(VideoDataset):
     @classmethod
     def from_config(cls, cfg: CfgNode, split: str, source: VideoSource) -> TrainVideos:
         """Build the videos of a training split."""
+        exclude_videos(source, cfg.DATA.EXCLUDE_FILE, split)
         return cls(source, build_sampler(cfg), build_train_transform(cfg), cfg.AUG.NUM_SAMPLE, cfg.RNG_SEED)
 
     def __len__(self) -> int:
@@ -181,6 +199,7 @@ class EvalVideos(VideoDataset):
     @classmethod
     def from_config(cls, cfg: CfgNode, split: str, source: VideoSource) -> EvalVideos:
         """Build the views of ``val``, the central one, or ``test``."""
+        exclude_videos(source, cfg.DATA.EXCLUDE_FILE, split)
         test = cfg.TEST
         num_clips, num_crops = (test.NUM_ENSEMBLE_VIEWS, test.NUM_SPATIAL_CROPS) if split == "test" else (1, 1)
         return cls(source, build_sampler(cfg), build_test_transform(cfg, num_crops), num_clips)

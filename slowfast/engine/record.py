@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: one JSON line per event, TensorBoard, Weights & Biases, and lines for people.
+"""Records of a run: one JSON line per event, TensorBoard, Weights & Biases.
 
 ``OUTPUT_DIR/log.jsonl`` has an object per line with ``event``, ``time`` (seconds since 1970) and the fields of the
 event; a number that is not finite is null. A run that continues repeats the lines of steps that it takes again: the
