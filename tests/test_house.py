@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "synthetic": {"utils", "config"},
     "engine": GROUND | {"models", "datasets"},
     "analysis": GROUND | {"models", "datasets", "engine"},
-    "benchmark": GROUND | {"models", "datasets", "engine", "synthetic"},
+    "benchmark": GROUND | {"models", "datasets", "engine", "synthetic", "analysis"},
 }
 
 
