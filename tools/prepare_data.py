@@ -48,15 +48,14 @@ def run_release(args: argparse.Namespace) -> int:
     from slowfast.prepare.extract import Extraction
     from slowfast.prepare.lists import prepare
 
-    module = import_module(f"slowfast.prepare.{args.command}")
-    release = module.release(args.class_order) if args.command == "kinetics400" else module.RELEASE
     extraction = None
-    if args.command in ("ssv2", "diving48"):
-        if args.extract_frames:
-            extraction = Extraction(args.short_side, args.quality)
-        elif (args.short_side, args.quality) != (0, 95):
-            raise UserError("--short-side and --quality have no effect without --extract-frames")
-    return int(prepare(release, args.annotations, args.media, args.out, args.workers, extraction) > 0)
+    if getattr(args, "extract_frames", False):
+        extraction = Extraction(args.short_side, args.quality)
+    elif args.command in ("ssv2", "diving48") and (args.short_side, args.quality) != (0, 95):
+        raise UserError("--short-side and --quality have no effect without --extract-frames")
+    options = {"class_order": args.class_order} if args.command == "kinetics400" else {}
+    annotation = import_module(f"slowfast.prepare.{args.command}").read_annotation(Path(args.annotations), **options)
+    return int(prepare(annotation, args.media, args.out, args.workers, extraction) > 0)
 
 
 def add_generator(parser: Parser, command: str) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slowfast.prepare.lists import Annotation, Release, find_file, read_entries, read_json, read_split
+from slowfast.prepare.lists import Annotation, find_file, read_entries, read_json, read_split
 from slowfast.utils.errors import UserError
 
 VOCAB_FILE = "Diving48_vocab.json"
@@ -44,9 +44,7 @@ def read_annotation(folder: Path) -> Annotation:
         spans[clip_id] = start, end
         return clip_id, label
 
-    fields = {"vid_name": str, "label": int, "start_frame": int, "end_frame": int}
+    kinds = {"vid_name": str, "label": int, "start_frame": int, "end_frame": int}
     paths = [find_file(folder, [name]) for name in SPLIT_FILES]
-    return Annotation(*(read_split(read_entries(path, **fields), parse, path) for path in paths), names, spans)
-
-
-RELEASE = Release(read_annotation, media="<vid_name>.mp4")
+    splits = (read_split(read_entries(path, **kinds), parse, path) for path in paths)
+    return Annotation(*splits, names, media="<vid_name>.mp4", spans=spans)

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
-from slowfast.prepare.lists import Annotation, Release, find_file, label_of, read_split
+from slowfast.prepare.lists import Annotation, find_file, label_of, read_split
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import read_text
 
@@ -49,7 +49,7 @@ def _read_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def read_annotation(folder: Path, class_order: str) -> Annotation:
-    """Read both splits; an id is a file's name without its ending."""
+    """Read both splits, with labels by one of ``CLASS_ORDERS``; an id is a file's name without its ending."""
     names = class_names(class_order)
     labels = {name: label for label, name in enumerate(names)}
 
@@ -66,10 +66,4 @@ def read_annotation(folder: Path, class_order: str) -> Annotation:
     for split_names in SPLIT_NAMES:
         path = find_file(folder, [f"{prefix}{name}.csv" for prefix in _FILE_PREFIXES for name in split_names])
         splits.append(read_split(_read_rows(path), functools.partial(parse, split_names=split_names), path))
-    return Annotation(*splits, names)
-
-
-def release(class_order: str) -> Release:
-    """Return the data set with its classes in one of ``CLASS_ORDERS``."""
-    read = functools.partial(read_annotation, class_order=class_order)
-    return Release(read, media="<youtube_id>_<start>_<end>.mp4")
+    return Annotation(*splits, names, media="<youtube_id>_<start>_<end>.mp4")

@@ -16,15 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slowfast.prepare.extract import (
-    Clip,
-    Extraction,
-    extract_all,
-    find_videos,
-    inspect_all,
-    inspect_folder,
-    inspect_video,
-)
+from slowfast.prepare import extract
+from slowfast.prepare.extract import Clip, Extraction
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import read_text, replacing
 
@@ -35,29 +28,19 @@ REPORT_FILE = "prepare_report.csv"
 
 @dataclass(frozen=True)
 class Annotation:
-    """Labels by clip id of both splits, in the order of the files, and class names in the order of the labels.
-
-    ``spans`` has the first and the last frame of each clip, where the release names them.
-    """
+    """Contents of a release: labels by clip id, in the order of the files, and names in the order of the labels."""
 
     train: dict[str, int]
     val: dict[str, int]
     class_names: list[str]
-    spans: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Release:
-    """Data set as its publishers give it."""
-
-    read: Callable[[Path], Annotation]  # from a folder
-    media: str  # pattern of the files
+    media: str  # pattern of the media
     usual_frames: tuple[float, float] = (0, float("inf"))  # of the shortest and the longest clip
     flag: str = "--videos"  # or --frames: folders of frames
+    spans: dict[str, tuple[int, int]] = field(default_factory=dict)  # first and last frame, where they are named
 
 
 def prepare(
-    release: Release, annotations: str, media: str, out: str, workers: int = 1, extraction: Extraction | None = None
+    annotation: Annotation, media: str, out: str, workers: int = 1, extraction: Extraction | None = None
 ) -> int:
     """Look at every clip on disk, write the lists of both splits, and return the number of clips left out.
 
@@ -70,33 +53,35 @@ def prepare(
     # Not resolved: a link to another disk inside of out counts as inside.
     root, folder = Path(os.path.abspath(out)), Path(os.path.abspath(media))
     if not folder.is_dir():
-        raise UserError(f"{release.flag} is {folder}, which is not an existing folder")
-    annotation = release.read(Path(annotations))
+        raise UserError(f"{annotation.flag} is {folder}, which is not an existing folder")
     shared = sorted(annotation.train.keys() & annotation.val.keys())
     if shared:  # they would be validated on what was trained
-        raise UserError(f"{annotations}: {len(shared)} ids are in both splits, such as {shared[0]}")
+        raise UserError(f"{len(shared)} ids are in both train and val, such as {shared[0]} (--annotations)")
     try:
         root.mkdir(parents=True, exist_ok=True)  # before the long part, which a refused folder would waste
     except OSError as error:
         raise UserError(f"--out is {root}, which cannot be made a folder: {error.strerror}") from error
     clip_ids = [*annotation.train, *annotation.val]
-    if release.flag == "--frames":
-        clips = inspect_all(inspect_folder, {clip_id: str(folder / clip_id) for clip_id in clip_ids}, workers)
+    if annotation.flag == "--frames":
+        clips = extract.inspect_all(
+            extract.inspect_folder, {clip_id: str(folder / clip_id) for clip_id in clip_ids}, workers
+        )
     else:
-        clips, paths = find_videos(folder, clip_ids)
+        clips, paths = extract.find_videos(folder, clip_ids)
         if extraction:
             folder = root
-            clips |= extract_all(paths, root, extraction, workers)
+            clips |= extract.extract_all(paths, root, extraction, workers)
         else:
-            clips |= inspect_all(inspect_video, paths, workers)
+            clips |= extract.inspect_all(extract.inspect_video, paths, workers)
 
     lists, report = {}, []
     for split in ("train", "val"):
-        rows, lines = _list_split(release, annotation, split, clips, root)
+        rows, lines = _list_split(annotation, split, clips, root)
         if not rows:
+            _, first, reason = lines[0]
             raise UserError(
-                f"none of the {len(lines)} {split} clips can be used; the first one, {lines[0][1]}: "
-                f"{lines[0][2].removeprefix('left out: ')} ({release.flag} is the folder that holds {release.media})"
+                f"none of the {len(lines)} {split} clips can be used ({annotation.flag} is the folder that holds "
+                f"{annotation.media}); the first one, {first}, is {reason}"
             )
         lists[split] = rows
         report += lines
@@ -105,9 +90,9 @@ def prepare(
     with replacing(root / "classes.txt") as file:
         file.writelines(f"{name}\n" for name in annotation.class_names)
     for split, rows in lists.items():
-        _write_list(root / split, rows, of_frames=release.flag == "--frames" or extraction is not None)
+        _write_list(root / split, rows, of_frames=annotation.flag == "--frames" or extraction is not None)
     if not folder.is_relative_to(root):
-        logger.info("the lists hold absolute paths, since %s lies outside --out", release.flag)
+        logger.info("the lists hold absolute paths, since %s lies outside --out", annotation.flag)
     if report:
         logger.info("%s names %d clips that are left out or look unusual", root / REPORT_FILE, len(report))
     left_out = {split: len(getattr(annotation, split)) - len(rows) for split, rows in lists.items()}
@@ -117,11 +102,11 @@ def prepare(
 
 
 def _list_split(
-    release: Release, annotation: Annotation, split: str, clips: dict[str, Clip], root: Path
+    annotation: Annotation, split: str, clips: dict[str, Clip], root: Path
 ) -> tuple[list[tuple[str, int, int]], list[tuple[str, str, str]]]:
     """Return the rows (path, frames, label) of a list and the lines of the report."""
     rows, report = [], []
-    low, high = release.usual_frames
+    low, high = annotation.usual_frames
     for clip_id, label in getattr(annotation, split).items():
         clip = clips[clip_id]
         path = _listed(Path(clip.path), root)

@@ -14,8 +14,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from slowfast.prepare.lists import Annotation, Release, find_file, label_of, read_lines, read_split
-from slowfast.utils.errors import UserError
+from slowfast.prepare.lists import Annotation, find_file, label_of, read_lines, read_split
 
 LABELS_FILE = "something-something-v1-labels.csv"
 SPLIT_FILES = ("something-something-v1-train.csv", "something-something-v1-validation.csv")
@@ -23,12 +22,8 @@ SPLIT_FILES = ("something-something-v1-train.csv", "something-something-v1-valid
 
 def read_annotation(folder: Path) -> Annotation:
     """Read the labels file and both splits."""
-    places: dict[str, str] = {}
-    for where, template in read_lines(find_file(folder, [LABELS_FILE])):
-        if template in places:
-            raise UserError(f"{where}: template {template!r} is already at {places[template]}")
-        places[template] = where
-    templates = sorted(places)
+    path = find_file(folder, [LABELS_FILE])
+    templates = sorted(read_split(read_lines(path), lambda template: (template, 0), path))
     labels = {template: label for label, template in enumerate(templates)}
 
     def parse(line: str) -> tuple[str, int]:
@@ -38,8 +33,6 @@ def read_annotation(folder: Path) -> Annotation:
         return clip_id, label_of(template, labels, LABELS_FILE)
 
     paths = [find_file(folder, [name]) for name in SPLIT_FILES]
-    return Annotation(*(read_split(read_lines(path), parse, path) for path in paths), templates)
-
-
-# A clip outside of the usual frames is perhaps not extracted to its end.
-RELEASE = Release(read_annotation, media="<id>/00001.jpg", usual_frames=(15, 120), flag="--frames")
+    splits = (read_split(read_lines(path), parse, path) for path in paths)
+    # A clip outside of the usual frames is perhaps not extracted to its end.
+    return Annotation(*splits, templates, media="<id>/00001.jpg", usual_frames=(15, 120), flag="--frames")

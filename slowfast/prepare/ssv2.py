@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from slowfast.prepare.lists import Annotation, Release, find_file, label_of, read_entries, read_json, read_split
+from slowfast.prepare.lists import Annotation, find_file, label_of, read_entries, read_json, read_split
 from slowfast.utils.errors import UserError
 
 LABELS_FILES = ("something-something-v2-labels.json", "labels.json")
@@ -54,8 +54,5 @@ def read_annotation(folder: Path) -> Annotation:
 
     paths = [find_file(folder, names) for names in SPLIT_FILES]
     splits = (read_split(read_entries(path, id=str, template=str), parse, path) for path in paths)
-    return Annotation(*splits, sorted(labels, key=labels.__getitem__))
-
-
-# The shortest and the longest clip at its own 12 frames per second.
-RELEASE = Release(read_annotation, media="<id>.webm", usual_frames=(4, 141))
+    names = sorted(labels, key=labels.__getitem__)
+    return Annotation(*splits, names, media="<id>.webm", usual_frames=(4, 141))  # at its own 12 frames per second

@@ -174,5 +174,5 @@ def test_files_that_are_missing_or_double_and_clips_in_both_splits(tmp_path):
         read_ssv2(tmp_path, prefix="something-something-v2-")
     release = invented_releases.make("ssv1", tmp_path)
     read_ssv1(release.annotations, val=f"30;{RAW_TEMPLATES[0]}\n")
-    with pytest.raises(UserError, match="1 ids are in both splits, such as 30"):
-        prepare(ssv1.RELEASE, release.annotations, release.media, release.out)
+    with pytest.raises(UserError, match="1 ids are in both train and val, such as 30"):
+        prepare(ssv1.read_annotation(release.annotations), release.media, release.out)

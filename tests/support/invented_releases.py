@@ -18,22 +18,14 @@ BARE_SSV_TEMPLATES = [template.replace("[", "").replace("]", "") for template in
 
 @dataclass
 class Release:
-    """What the command needs to know, and what the lists should hold.
-
-    Attributes:
-        annotations: folder of the official text files.
-        media: folder of the videos or of the folders of frames; `out` / "media".
-        out: folder for the lists.
-        paths: by clip id, relative to `media`.
-        clips: by split, (id, frames, label) in the order of the annotation.
-    """
+    """Folders that the command needs to know, and contents of the lists."""
 
     command: str
-    annotations: Path
-    media: Path
-    out: Path
-    paths: dict[str, str] = field(default_factory=dict)
-    clips: dict[str, list[tuple[str, int, int]]] = field(default_factory=dict)
+    annotations: Path  # folder of the official text files
+    media: Path  # folder of the videos or of the folders of frames: out / "media"
+    out: Path  # folder of the lists
+    paths: dict[str, str] = field(default_factory=dict)  # by clip id, relative to media
+    clips: dict[str, list[tuple[str, int, int]]] = field(default_factory=dict)  # by split: id, frames, label
 
     def arguments(self, *more: str) -> list[str]:
         flag = "--frames" if self.command == "ssv1" else "--videos"
@@ -44,13 +36,12 @@ class Release:
     def path(self, clip_id: str) -> Path:
         return self.media / self.paths[clip_id]
 
-    def lines(self, split: str, without: tuple[str, ...] = ()) -> list[str]:
+    def lines(self, split: str) -> list[str]:
         """The list of a split as it should be."""
         as_frames = self.command == "ssv1"
         return [
             f"media/{self.paths[clip_id]} {num_frames} {label}" if as_frames else f"media/{self.paths[clip_id]},{label}"
             for clip_id, num_frames, label in self.clips[split]
-            if clip_id not in without
         ]
 
 
@@ -94,10 +85,7 @@ def _ssv2(release: Release) -> None:
     train = {"910001": (0, 12), "910002": (1, 9), "910003": (2, 6), "910004": (2, 7)}
     val = {"910011": (2, 5), "910012": (0, 8)}
     for split, name, clips in (("train", "train", train), ("val", "validation", val)):
-        entries = [
-            {"id": id_, "label": "filled in", "template": templates[number], "placeholders": ["filled"]}
-            for id_, (number, _) in clips.items()
-        ]
+        entries = [{"id": id_, "label": "", "template": templates[number]} for id_, (number, _) in clips.items()]
         write_json(release.annotations / f"something-something-v2-{name}.json", entries)
         release.clips[split] = [
             (id_, num_frames, SSV_TEMPLATES[templates[number]]) for id_, (number, num_frames) in clips.items()
