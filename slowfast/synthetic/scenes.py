@@ -108,17 +108,17 @@ class SceneSpec:
 
     def __post_init__(self) -> None:
         for item in fields(self)[1:]:
-            value, name = getattr(self, item.name), f"{item.name} (--{item.name.replace('_', '-')})"
+            value, flag = getattr(self, item.name), f"--{item.name.replace('_', '-')}"
             low, high = item.metadata["low"], item.metadata["high"]
             is_range = isinstance(item.default, tuple)
             if not all(low <= number <= high for number in (value if is_range else (value,))):  # nor NaN
-                raise UserError(f"{name} is {value}; allowed: {low} to {high}")
+                raise UserError(f"{flag} is {value}; allowed: {low} to {high}")
             if is_range and (len(value) != 2 or value[0] > value[1]):
-                raise UserError(f"{name} is {value}; allowed: two numbers MIN <= MAX")
+                raise UserError(f"{flag} is {value}; allowed: two numbers MIN <= MAX")
         if self.style == "motions" and self.zoom[0] > self.fastest_zoom:
             raise UserError(
-                f"zoom (--zoom) is {self.zoom}; allowed: a MIN up to {self.fastest_zoom:.4f}, which takes "
-                f"{self.num_frames} frames to grow through diameter (--diameter) {self.diameter}"
+                f"--zoom is {self.zoom}; allowed: a MIN up to {self.fastest_zoom:.4f}, which grows "
+                f"through all of --diameter {self.diameter} in {self.num_frames} frames"
             )
 
     @property

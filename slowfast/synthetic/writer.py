@@ -44,47 +44,35 @@ class _Clip(NamedTuple):
 
 
 def write_dataset(
-    out_dir: str | Path,
-    spec: SceneSpec,
-    num_train: int,
-    num_val: int,
-    media_format: str,
-    seed: int = 0,
-    workers: int = 1,
+    out_dir: str | Path, spec: SceneSpec, num_train: int, num_val: int, media: str, seed: int = 0, workers: int = 1
 ) -> bool:
     """Write a data set, or complete an interrupted one; return False if the very same set is there already.
 
     The same arguments give the same files whatever the number of workers (processes; 1 stays in this one). Several
     callers may name one folder at once: one writes, the others wait.
     """
-    for name, value, low, high in (
-        ("num_train", num_train, 1, 10**7),
-        ("num_val", num_val, 1, 10**7),
-        ("seed", seed, 0, 2**63 - 1),
-        ("workers", workers, 1, 256),
-    ):
-        if not low <= value <= high:
-            raise UserError(f"{name} (--{name.replace('_', '-')}) is {value}; allowed: {low} to {high}")
-    if media_format == "mp4" and spec.size % 2:
-        raise UserError(f"size (--size) is {spec.size}; allowed: even sizes for mp4 (colour is halved)")
+    limits = [("--num-train", num_train, 1), ("--num-val", num_val, 1), ("--workers", workers, 1), ("--seed", seed, 0)]
+    for flag, value, least in limits:
+        if value < least:
+            raise UserError(f"{flag} is {value}; allowed: {least} or more")
+    if media == "mp4" and spec.size % 2:
+        raise UserError(f"--size is {spec.size}; allowed: even sizes for mp4 (colour is halved)")
     out_dir = Path(out_dir)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"out_dir (--out) is {out_dir}, which cannot be made a folder: {error.strerror}") from error
-    parameters = {"version": _VERSION, "format": media_format, "num_train": num_train, "num_val": num_val, "seed": seed}
+        raise UserError(f"--out is {out_dir}, which cannot be made a folder: {error.strerror}") from error
+    parameters = {"version": _VERSION, "format": media, "num_train": num_train, "num_val": num_val, "seed": seed}
     with locked(out_dir):
         _claim(out_dir, parameters | asdict(spec))
         if (out_dir / "classes.txt").exists():
             return False
-        train = _plan(spec, num_train, media_format, seed, split=0, first=1)
-        val = _plan(spec, num_val, media_format, seed, split=1, first=1 + num_train)
+        train = _plan(spec, num_train, media, seed, split=0, first=1)
+        val = _plan(spec, num_val, media, seed, split=1, first=1 + num_train)
         _write_clips([*train, *val], partial(_write_clip, out_dir=out_dir, spec=spec), workers)
-        suffix, middle = (".csv", ",") if media_format == "mp4" else (".txt", f" {spec.num_frames} ")
-        questions = (
-            {"": spec.class_names} if len(spec.kinds) == 1 else {"_appearance": spec.kinds, "": spec.class_names}
-        )
-        for question, class_names in questions.items():
+        suffix, middle = (".csv", ",") if media == "mp4" else (".txt", f" {spec.num_frames} ")
+        questions = {"_appearance": spec.kinds} if len(spec.kinds) > 1 else {}
+        for question, class_names in [*questions.items(), ("", spec.class_names)]:
             for split, clips in (("train", train), ("val", val)):
                 with replacing(out_dir / f"{split}{question}{suffix}") as file:
                     file.writelines(f"{clip.path}{middle}{clip.labels[bool(question)]}\n" for clip in clips)
@@ -98,7 +86,7 @@ def _claim(out_dir: Path, parameters: dict) -> None:
     description = out_dir / "dataset.json"
     if not description.exists():
         if any(path.name != ".dataset.json.tmp" for path in out_dir.iterdir()):
-            raise UserError(f"out_dir (--out) is {out_dir}, not empty; allowed: an empty or new folder")
+            raise UserError(f"--out is {out_dir}, not empty; allowed: an empty or new folder")
         with replacing(description) as file:
             file.write(json.dumps(parameters, indent=2) + "\n")
     found = json.loads(read_text(description))
@@ -110,7 +98,7 @@ def _claim(out_dir: Path, parameters: dict) -> None:
             )
 
 
-def _plan(spec: SceneSpec, count: int, media_format: str, seed: int, split: int, first: int) -> list[_Clip]:
+def _plan(spec: SceneSpec, count: int, media: str, seed: int, split: int, first: int) -> list[_Clip]:
     """List the clips of a split: labels balanced, in random order so that ids do not tell the class."""
     order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(split,))).permutation(np.arange(count))
     num_classes, num_kinds = len(spec.class_names), len(spec.kinds)
@@ -118,7 +106,7 @@ def _plan(spec: SceneSpec, count: int, media_format: str, seed: int, split: int,
     period = math.lcm(num_classes, num_kinds)
     clips = []
     for index, number in enumerate(order.tolist()):
-        name = f"frames/{first + index:06d}" if media_format == "frames" else f"videos/{first + index:06d}.mp4"
+        name = f"frames/{first + index:06d}" if media == "frames" else f"videos/{first + index:06d}.mp4"
         labels = (number % num_classes, (number + number // period) % num_kinds)
         clips.append(_Clip(name, labels, np.random.SeedSequence(seed, spawn_key=(split, index))))
     return clips

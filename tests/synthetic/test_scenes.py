@@ -248,11 +248,11 @@ def test_a_seed_gives_the_clip_that_it_always_gave(spec, label, kind, mean, spre
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"size": 8}, "--size.* is 8; allowed: 32 to 1024"),
-        ({"speed": (0.2, 0.1)}, "--speed.* is .0.2, 0.1.; allowed: two numbers MIN <= MAX"),
-        ({"noise_std": float("nan")}, "--noise-std.* is nan"),
+        ({"size": 8}, "--size is 8; allowed: 32 to 1024"),
+        ({"speed": (0.2, 0.1)}, "--speed is .0.2, 0.1.; allowed: two numbers MIN <= MAX"),
+        ({"noise_std": float("nan")}, "--noise-std is nan"),
         ({"diameter": (0.3, 0.3)}, "--zoom.*allowed: a MIN up to 0.0000.*--diameter"),
-        ({"num_frames": 40}, "--zoom.*a MIN up to 0.0235.*takes 40 frames"),
+        ({"num_frames": 40}, "--zoom.*a MIN up to 0.0235.*in 40 frames"),
     ],
 )
 def test_values_out_of_bounds_are_refused(changes, words):

@@ -152,12 +152,12 @@ def test_wrong_arguments_are_refused_and_change_nothing(tmp_path):
         write_dataset(tmp_path, SMALL, 3, 2, "frames")
     for out, changes, words in (
         ("thesis.txt", {}, "--out.*thesis.txt"),
-        ("new", {"num_train": 0}, "--num-train.* is 0; allowed: 1 to"),
-        ("new", {"seed": -3}, "--seed.* is -3"),
-        ("new", {"workers": 0}, "--workers.* is 0"),
-        ("new", {"spec": dataclasses.replace(SMALL, size=33)}, "--size.* is 33; allowed: even"),
+        ("new", {"num_train": 0}, "--num-train is 0; allowed: 1 or more"),
+        ("new", {"seed": -3}, "--seed is -3"),
+        ("new", {"workers": 0}, "--workers is 0"),
+        ("new", {"spec": dataclasses.replace(SMALL, size=33)}, "--size is 33; allowed: even"),
     ):
-        arguments = {"spec": SMALL, "num_train": 3, "num_val": 2, "media_format": "mp4"} | changes
+        arguments = {"spec": SMALL, "num_train": 3, "num_val": 2, "media": "mp4"} | changes
         with pytest.raises(UserError, match=words):
             write_dataset(tmp_path / out, **arguments)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
