@@ -18,12 +18,7 @@ IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif
 
 
 class ImageFolder:
-    """Images of one split, each a video of one frame; a label is the rank of its folder's name.
-
-    Args:
-        records: the images.
-        class_names: in label order.
-    """
+    """Images of one split, each a video of one frame; a label is the rank of its folder's name."""
 
     def __init__(self, records: Sequence[Record], class_names: list[str]) -> None:
         self.records = records
@@ -71,10 +66,9 @@ class ImageFolder:
 
 def check_still_settings(cfg: CfgNode) -> None:
     """Refuse settings that ask for more than the one frame of a still image."""
-    for section, key in ((cfg.DATA, "NUM_FRAMES"), (cfg.TEST, "NUM_ENSEMBLE_VIEWS")):
-        if section[key] != 1:
-            name = f"{'DATA' if section is cfg.DATA else 'TEST'}.{key}"
-            raise UserError(f"{name} is {section[key]}, allowed for still images: 1, they have one frame only")
+    for section, key in (("DATA", "NUM_FRAMES"), ("TEST", "NUM_ENSEMBLE_VIEWS")):
+        if (value := cfg[section][key]) != 1:
+            raise UserError(f"{section}.{key} is {value}, allowed for still images: 1, they have one frame only")
 
 
 def list_classes(folder: str) -> list[str]:
@@ -95,10 +89,7 @@ def list_classes(folder: str) -> list[str]:
 
 
 def list_images(folder: str, names: Sequence[str]) -> list[Record]:
-    """Return the images of the class folders ``names``, sorted by class and file name; no file is opened.
-
-    Files that are no images by their ending are left out, which the log says.
-    """
+    """Return the images, by their endings, of class folders, sorted by class and file name; no file is opened."""
     records, others = [], []
     for label, name in enumerate(names):
         class_folder = os.path.join(folder, name)

@@ -35,14 +35,6 @@ class TrainSampler(Sampler):
     With ``repeats`` R > 1 every video stands R times in a row and the order is cut to the length of one epoch, so that
     about a share 1 / R of the videos is seen in it; the copies of a video land in one global batch, on different
     processes (the sampler of DeiT, arXiv 2012.12877).
-
-    Args:
-        num_videos: videos of the data set.
-        global_batch: videos of a step over all processes.
-        rank: of this process.
-        world_size: number of processes.
-        seed: of the permutations.
-        repeats: R.
     """
 
     def __init__(
@@ -81,8 +73,7 @@ class TrainSampler(Sampler):
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
         """Yield ``(epoch, video index, copy)``, the batches of this process one after the other."""
-        # The spawn key keeps this stream apart from those of the samples: [seed, epoch] alone equals [seed,
-        # epoch, 0].
+        # The spawn key keeps this stream apart from those of the samples: [seed, epoch] equals [seed, epoch, 0].
         seed = np.random.SeedSequence([self.seed, self.epoch], spawn_key=(1,))
         videos = np.random.default_rng(seed).permutation(self.num_videos)
         num_steps = self.num_videos // self.global_batch
@@ -92,13 +83,7 @@ class TrainSampler(Sampler):
 
 
 class EvalSampler(Sampler):
-    """A contiguous share of the items: every item belongs to one process, shares differ by at most one.
-
-    Args:
-        num_items: items of the data set.
-        rank: of this process.
-        world_size: number of processes.
-    """
+    """A contiguous share of the items: every item belongs to one process, shares differ by at most one."""
 
     def __init__(self, num_items: int, rank: int, world_size: int) -> None:
         self.items = range(num_items * rank // world_size, num_items * (rank + 1) // world_size)
@@ -112,21 +97,13 @@ class EvalSampler(Sampler):
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips of several videos, those of one video next to each other.
+    """Clips of several videos, those of one video next to each other; B is 0 if no video could be decoded."""
 
-    Attributes:
-        clips: uint8 of shape (B, 3, T, S, S), channels last in memory. B is 0 if no video could be decoded.
-        labels: int64 of shape (B,).
-        video_index: int64 of shape (B,), positions of the videos in the list.
-        view: int64 of shape (B,), the view of the video (in training: the number of the augmented copy).
-        bad: the items that could not be decoded, which have no clips here.
-    """
-
-    clips: torch.Tensor
-    labels: torch.Tensor
-    video_index: torch.Tensor
-    view: torch.Tensor
-    bad: list[BadVideo] = field(default_factory=list)
+    clips: torch.Tensor  # uint8 (B, 3, T, S, S), channels last in memory
+    labels: torch.Tensor  # int64 (B,)
+    video_index: torch.Tensor  # int64 (B,), positions of the videos in the list
+    view: torch.Tensor  # int64 (B,), the view of the video; in training the number of the augmented copy
+    bad: list[BadVideo] = field(default_factory=list)  # items that could not be decoded, which have no clips here
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Return the batch with all its tensors on ``device``."""
@@ -142,12 +119,7 @@ class Batch:
 
 
 def collate(items: Sequence[Sample | BadVideo], clip_shape: tuple[int, ...]) -> Batch:
-    """Join items into a batch, in order: first all clips of the first video, then all of the second, ...
-
-    Args:
-        items: of the data set.
-        clip_shape: (3, T, S, S), for batches without a clip.
-    """
+    """Join items in order: all clips of the first video, then of the second; without any, (0, *clip_shape)."""
     samples = [item for item in items if isinstance(item, Sample)]
     clips = [clip for sample in samples for clip in sample.clips.permute(0, 2, 3, 4, 1)]  # (T, S, S, 3)
     if clips:
@@ -165,12 +137,6 @@ def construct_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int = 
     In training call ``loader.sampler.set_epoch(epoch)`` before each epoch. In validation and test every
     process gets its exact share of the items, so the numbers of batches may differ between processes, and may
     be zero.
-
-    Args:
-        cfg: the configuration.
-        split: ``train``, ``val`` or ``test``.
-        rank: of this process.
-        world_size: number of processes.
     """
     dataset = build_dataset(cfg, split)
     if split == "train":
@@ -205,10 +171,7 @@ def construct_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int = 
 
 
 def explained(error: RuntimeError) -> Exception:
-    """Return an error that says what to do about a lost worker process; ``error`` itself if it is about something else.
-
-    PyTorch reports the loss of a worker, or a worker that does not answer, as a RuntimeError.
-    """
+    """Return an error that says what to do about a lost worker process; any other ``error`` as it is."""
     if "DataLoader" not in str(error):
         return error
     return UserError(

@@ -26,35 +26,21 @@ _INTEGER = re.compile(r"-?[0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One line of a list file.
+    """One line of a list file."""
 
-    Attributes:
-        path: full path of the video file, of the folder of images or of the image.
-        label: class index.
-        num_frames: images in the folder; None for a video file, whose frames are counted when it is opened, and for an
-            image.
-        origin: where the record comes from, ``list file:line``, for messages.
-        name: path as the list has it, which is the same on every machine.
-    """
-
-    path: str
+    path: str  # of the video file, of the folder of images or of the image, in full
     label: int
-    num_frames: int | None
-    origin: str
-    name: str = ""
+    num_frames: int | None  # images in the folder; None for a video file, which is counted when opened, and an image
+    origin: str  # ``list file:line``, for messages
+    name: str = ""  # path as the list has it, which is the same on every machine
 
 
 def read_manifest(list_path: str, prefix: str, source: str, num_classes: int) -> list[Record]:
     """Read and check a list file.
 
     The separator is found on the first line. With commas or tabs a line has exactly the fields of ``FIELDS[source]``.
-    With spaces it is split from the right, so that a path may contain spaces. Blank lines are skipped.
-
-    Args:
-        list_path: the list file, UTF-8.
-        prefix: folder to which the paths in the list are relative.
-        source: ``video`` or ``image`` (``path label``), or ``frames`` (``folder num_frames label``).
-        num_classes: labels must lie in [0, num_classes).
+    With spaces it is split from the right, so that a path may contain spaces. Blank lines are skipped. Paths are
+    relative to ``prefix``; labels must lie in [0, num_classes).
     """
     fields = " ".join(FIELDS[source])
     if not os.path.isfile(list_path):
@@ -154,15 +140,7 @@ def read_exclusion(path: str) -> list[str]:
 
 
 def exclude_records(records: Sequence[Record], paths: Sequence[str]) -> tuple[list[Record], list[str]]:
-    """Split records and paths into what remains of each.
-
-    Args:
-        records: of a list.
-        paths: as in the list, full, or relative to the working folder.
-
-    Returns:
-        The records that none of the paths names, and the paths that name no record.
-    """
+    """Return the records that no path (as in the list, full, or from here) names, and the paths that name no record."""
     present = {name for record in records for name in (record.name, os.path.abspath(record.path))}
     excluded = {path for path in paths if path in present} | {os.path.abspath(path) for path in paths} & present
     unmatched = [path for path in paths if not {path, os.path.abspath(path)} & excluded]

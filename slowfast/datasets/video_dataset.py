@@ -7,9 +7,9 @@ frames, ``H W`` height and width of the decoded frames (px), ``S`` side of the c
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,30 +49,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class BadVideo:
-    """Report in the place of a sample whose video cannot be decoded.
-
-    Attributes:
-        video_index: position of the video in the list.
-        path: the file or folder.
-        reason: what is wrong with it.
-    """
+    """Report in the place of a sample whose video, ``path``, cannot be decoded for a ``reason``."""
 
     video_index: int
     path: str
     reason: str
 
 
-class VideoSource(Protocol):
-    """Videos of one split and how to open them; see ``build.DATASET_REGISTRY``."""
-
-    records: Sequence[Record]
-    class_names: list[str] | None
-
-    def open(self, record: Record) -> FrameReader:
-        """Open the frames of a record."""
-
-
-def exclude_videos(source: VideoSource, path: str, split: str) -> None:
+def exclude_videos(source: Any, path: str, split: str) -> None:
     """Remove from a source the videos that an exclusion list names ("" for none); the log says how many."""
     if not path:
         return
@@ -89,12 +73,11 @@ class VideoDataset(Dataset):
     """The videos of one split; subclasses say what an item is.
 
     Args:
-        source: the videos.
+        source: object of a class in ``build.DATASET_REGISTRY``, with ``records``, ``class_names`` and ``open``.
         sampler: frames that make a clip.
+        transform: frames to clips.
 
     Attributes:
-        records: one per video.
-        class_names: in label order, or None.
         num_videos: number of videos.
         num_views: views of a video over all its items.
         labels: int64 of shape (num_videos,).
@@ -102,9 +85,12 @@ class VideoDataset(Dataset):
 
     num_views = 1
 
-    def __init__(self, source: VideoSource, sampler: SparseSampler | DenseSampler) -> None:
+    def __init__(
+        self, source: Any, sampler: SparseSampler | DenseSampler, transform: TrainTransform | TestTransform
+    ) -> None:
         self.source = source
         self.sampler = sampler
+        self.transform = transform
         self.records = source.records
         self.class_names = source.class_names
         self.num_videos = len(source.records)
@@ -131,32 +117,21 @@ class TrainVideos(VideoDataset):
     the process or worker that makes it, nor on what was made before. ``copy`` counts the times that a video is drawn
     in one epoch; copy 0 is the item without a number.
 
-    Args:
-        source: see ``VideoDataset``.
-        sampler: see ``VideoDataset``.
-        transform: makes the augmented clips.
-        num_copies: A, augmented copies of the same decoded frames (repeated augmentation, arXiv 1901.09335).
-        seed: of all draws.
+    Every item holds ``num_copies`` (A) augmented copies of the same decoded frames (repeated augmentation, arXiv
+    1901.09335).
     """
 
-    def __init__(
-        self,
-        source: VideoSource,
-        sampler: SparseSampler | DenseSampler,
-        transform: TrainTransform,
-        num_copies: int = 1,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(source, sampler)
-        self.transform = transform
+    def __init__(self, *args: Any, num_copies: int = 1, seed: int = 0) -> None:
+        super().__init__(*args)
         self.num_copies = num_copies
         self.seed = seed
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, split: str, source: VideoSource) -> TrainVideos:
+    def from_config(cls, cfg: CfgNode, split: str, source: Any) -> TrainVideos:
         """Build the videos of a training split."""
         exclude_videos(source, cfg.DATA.EXCLUDE_FILE, split)
-        return cls(source, build_sampler(cfg), build_train_transform(cfg), cfg.AUG.NUM_SAMPLE, cfg.RNG_SEED)
+        parts = (source, build_sampler(cfg), build_train_transform(cfg))
+        return cls(*parts, num_copies=cfg.AUG.NUM_SAMPLE, seed=cfg.RNG_SEED)
 
     def __len__(self) -> int:
         return self.num_videos
@@ -180,29 +155,21 @@ class EvalVideos(VideoDataset):
     """Deterministic views; item ``video * num_clips + clip`` holds all crops of one temporal clip.
 
     View ``clip * num_crops + crop`` of a video is crop ``crop`` of temporal clip ``clip``.
-
-    Args:
-        source: see ``VideoDataset``.
-        sampler: see ``VideoDataset``.
-        transform: cuts the crops of a clip.
-        num_clips: temporal clips of a video.
     """
 
-    def __init__(
-        self, source: VideoSource, sampler: SparseSampler | DenseSampler, transform: TestTransform, num_clips: int = 1
-    ) -> None:
-        super().__init__(source, sampler)
-        self.transform = transform
+    def __init__(self, *args: Any, num_clips: int = 1) -> None:
+        super().__init__(*args)
         self.num_clips = num_clips
-        self.num_views = num_clips * transform.num_crops
+        self.num_views = num_clips * self.transform.num_crops
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, split: str, source: VideoSource) -> EvalVideos:
+    def from_config(cls, cfg: CfgNode, split: str, source: Any) -> EvalVideos:
         """Build the views of ``val``, the central one, or ``test``."""
         exclude_videos(source, cfg.DATA.EXCLUDE_FILE, split)
-        test = cfg.TEST
-        num_clips, num_crops = (test.NUM_ENSEMBLE_VIEWS, test.NUM_SPATIAL_CROPS) if split == "test" else (1, 1)
-        return cls(source, build_sampler(cfg), build_test_transform(cfg, num_crops), num_clips)
+        num_clips, num_crops = 1, 1
+        if split == "test":
+            num_clips, num_crops = cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS
+        return cls(source, build_sampler(cfg), build_test_transform(cfg, num_crops), num_clips=num_clips)
 
     def __len__(self) -> int:
         return self.num_videos * self.num_clips

@@ -132,13 +132,6 @@ def test_input_stays_and_the_dtype_is_kept(dtype):
     assert torch.equal(clips, before)
 
 
-def test_same_generator_same_batch():
-    clips, labels = make_batch()
-    for seed in range(5):
-        first, second = (make_mixup()(clips, labels, np.random.default_rng(seed)) for _ in range(2))
-        assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
-
-
 @pytest.mark.parametrize("keys", [["MIXUP.ENABLE", False], ["MIXUP.PROB", 0.0]])
 def test_mixing_off_still_gives_smoothed_targets(keys):
     cfg = get_cfg()

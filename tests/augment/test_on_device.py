@@ -40,6 +40,17 @@ def test_clips_are_normalised_as_rgb_in_any_memory_format(device):
         torch.testing.assert_close(floats, (given / 255 - mean) / std, rtol=0, atol=1e-5)
 
 
+def test_memory_is_used_again_only_when_nothing_refers_to_it():
+    normalize, clips = Normalize(MEAN, STD), make_clips()
+    kept = normalize(clips)[1:]
+    before = kept.clone()
+    second = normalize(255 - clips)
+    assert torch.equal(kept, before) and second.untyped_storage().data_ptr() != kept.untyped_storage().data_ptr()
+    place = second.data_ptr()
+    del second
+    assert normalize(clips).data_ptr() == place
+
+
 def test_boxes_follow_area_aspect_and_place():
     rng = np.random.default_rng(0)
     boxes = np.array([draw_erasing_box(rng, 224, 224) for _ in range(3000)])

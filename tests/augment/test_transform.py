@@ -44,8 +44,7 @@ def test_training_clips_are_the_drawn_crop_resized_and_flipped():
         literal = literal[:, :, top : top + height, left : left + width]
         literal = F.interpolate(literal, size=(32, 32), mode="bilinear", align_corners=False)
         literal = literal.flip(-1) if rng.random() < 0.5 else literal
-        # Where a crop is enlarged its outermost pixels read the neighbours beyond it, instead of repeating the last.
-        torch.testing.assert_close(clip.float()[..., 2:-2, 2:-2], literal[..., 2:-2, 2:-2], rtol=0, atol=0.55)
+        torch.testing.assert_close(clip.float(), literal, rtol=0, atol=1)
 
 
 def test_training_clips_are_reproducible_and_copies_differ():
@@ -92,10 +91,6 @@ def test_crop_boxes_follow_area_aspect_and_place():
 def test_crop_of_a_frame_that_no_draw_fits_is_central_with_the_nearest_aspect(height, width, box):
     rng = np.random.default_rng(4)
     assert draw_crop_box(rng, height, width, (1.0, 1.0), ASPECT) == box
-
-
-def test_crop_of_a_fitting_frame_is_the_whole_frame():
-    assert draw_crop_box(np.random.default_rng(5), 40, 50, (1.0, 1.0), (1.25, 1.25)) == (0, 0, 40, 50)
 
 
 def test_testing_equals_the_literal_order():

@@ -13,7 +13,6 @@ from slowfast.datasets.augment.on_device import build_normalize
 from slowfast.datasets.augment.transform import build_test_transform
 from slowfast.datasets.build import build_dataset
 from slowfast.datasets.decoder import DecodeError, ImageFile
-from slowfast.datasets.loader import construct_loader
 from slowfast.datasets.video_dataset import BadVideo
 from slowfast.utils.errors import UserError
 
@@ -60,19 +59,6 @@ def test_labels_are_the_ranks_of_the_folders(cfg, root):
     assert build_dataset(cfg, "test").records == val.records
     (root / "val").rename(root / "test")
     assert build_dataset(cfg, "test").num_videos == 9
-
-
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_the_loader_gives_clips_of_one_frame(cfg, num_workers):
-    cfg.DATA_LOADER.NUM_WORKERS = num_workers
-    loader = construct_loader(cfg, "train")
-    loader.sampler.set_epoch(0)
-    batch = next(iter(loader))
-    assert batch.clips.shape == (6 * cfg.AUG.NUM_SAMPLE, 3, 1, 24, 24) and not batch.bad
-    cfg.TEST.NUM_SPATIAL_CROPS = 3
-    batches = list(construct_loader(cfg, "test"))
-    views = [pair for batch in batches for pair in zip(batch.video_index.tolist(), batch.view.tolist())]
-    assert sorted(views) == [(image, view) for image in range(9) for view in range(3)]
 
 
 @pytest.mark.parametrize("sampling", ["sparse", "dense"])

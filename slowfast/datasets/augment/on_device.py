@@ -9,6 +9,7 @@ Dimension letters: ``B`` clips of a batch, ``T`` frames, ``H W`` height and widt
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,13 +34,14 @@ class Normalize:
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         # Kept on the last device seen: a copy for every batch would make the host wait.
         self._offset_and_scale = 255 * torch.tensor([mean, std], dtype=torch.float32)
+        self._memory = np.empty(0, np.float32)
 
     def __call__(self, clips: torch.Tensor) -> torch.Tensor:
         """Normalise uint8 (B, 3, T, H, W) to float32, channels last in memory."""
         self._offset_and_scale = self._offset_and_scale.to(clips.device)
         num_clips, channels, num_frames, height, width = clips.shape
         shape = (num_clips, num_frames, height, width, channels)
-        floats = _empty(shape, clips.device)
+        floats = self._empty(shape, clips.device)
         floats.copy_(clips.permute(0, 2, 3, 4, 1))
         # Whole rows of R, G, B, R, ...: an innermost axis of three would be slow.
         rows = floats.view(num_clips, num_frames, height, width * channels)
@@ -47,13 +49,14 @@ class Normalize:
         rows.sub_(offset).div_(scale)
         return floats.permute(0, 4, 1, 2, 3)  # (B, 3, T, H, W)
 
-
-def _empty(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """Return float32 memory. On the CPU it is NumPy's, which asks the system for large pages where torch does not: the
-    first touch of a batch in small pages takes longer than all that is computed here."""
-    if device.type == "cpu":
-        return torch.from_numpy(np.empty(shape, np.float32))
-    return torch.empty(shape, device=device)
+    def _empty(self, shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
+        """Return float32 memory, on the CPU that of the last batch if nothing refers to it any more."""
+        if device.type != "cpu":
+            return torch.empty(shape, device=device)
+        # The first touch of fresh memory takes longer than all that is computed here; NumPy asks for large pages.
+        if self._memory.shape != shape or sys.getrefcount(self._memory) > 2:
+            self._memory = np.empty(shape, np.float32)
+        return torch.from_numpy(self._memory)
 
 
 class RandomErasing:
