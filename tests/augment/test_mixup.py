@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from slowfast.config.defaults import get_cfg
-from slowfast.datasets.augment.mixup import Mixup, build_mixup, draw_cutmix_box, merged_accuracy_target, smooth_one_hot
+from slowfast.datasets.augment.mixup import Mixup, build_mixup, draw_cutmix_box, smooth_one_hot
 from slowfast.utils.errors import UserError
 
 K = 7
@@ -148,44 +148,3 @@ def test_both_alphas_zero_is_an_error_only_where_mixing_is_on():
         build_mixup(cfg)
     cfg.MIXUP.ENABLE = False
     build_mixup(cfg)
-
-
-def test_merged_accuracy_accepts_either_class_of_a_mixed_clip():
-    logits = torch.tensor([[3.0, 0.0, 1.0, -1.0]]).repeat(3, 1)
-    one_hot = smooth_one_hot(torch.tensor([0, 1, 2]), 4, 0.1)
-    targets = torch.stack(
-        [
-            0.6 * one_hot[0] + 0.4 * one_hot[1],  # the prediction is the larger class
-            0.3 * one_hot[0] + 0.7 * one_hot[1],  # the prediction is the smaller class
-            0.5 * one_hot[1] + 0.5 * one_hot[2],  # the prediction is neither
-        ]
-    )
-    scores, labels = merged_accuracy_target(logits, targets)
-    assert labels.tolist()[:2] == [0, 1] and labels[2] in (1, 2)
-    assert (scores.argmax(1) == labels).tolist() == [True, True, False]
-    first, second, *others = logits.softmax(1)[1].tolist()
-    torch.testing.assert_close(scores[1], torch.tensor([0, first + second, *others]))
-    torch.testing.assert_close(scores.sum(1), torch.ones(3))
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_merged_accuracy_of_unmixed_clips_is_plain_accuracy(smoothing):
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(50, K, generator=generator)
-    labels = torch.randint(K, (50,), generator=generator)
-    for num_classes in (2, K):
-        targets = smooth_one_hot(labels % num_classes, num_classes, smoothing)
-        scores, merged_labels = merged_accuracy_target(logits[:, :num_classes], targets)
-        assert torch.equal(merged_labels, labels % num_classes)
-        assert torch.equal(scores, logits[:, :num_classes].softmax(1))
-
-
-def test_merged_accuracy_of_partners_with_one_label_and_without_gradient():
-    logits = torch.randn(4, K, requires_grad=True)
-    clips, _ = make_batch(4)
-    labels = torch.full((4,), 3)
-    for seed in range(5):
-        _, targets = make_mixup()(clips, labels, np.random.default_rng(seed))
-        scores, merged_labels = merged_accuracy_target(logits, targets)
-        assert not scores.requires_grad and merged_labels.tolist() == [3] * 4
-        torch.testing.assert_close(scores, logits.detach().softmax(1))

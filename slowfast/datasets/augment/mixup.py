@@ -9,7 +9,6 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from slowfast.config.parser import CfgNode
 from slowfast.utils.errors import UserError
@@ -116,29 +115,6 @@ def smooth_one_hot(labels: torch.Tensor, num_classes: int, smoothing: float) -> 
     off = smoothing / num_classes
     targets = torch.full((len(labels), num_classes), off, dtype=torch.float32, device=labels.device)
     return targets.scatter_(1, labels.long().unsqueeze(1), 1 - smoothing + off)
-
-
-def merged_accuracy_target(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores and labels for the accuracy of a mixed batch: a clip of two classes is right with either.
-
-    The probability of the second largest class of the target is moved to the largest. Targets of one class
-    alone, as when nothing was mixed or both partners have the same label, leave the scores as they are.
-
-    Args:
-        logits: of shape (B, K), K >= 2.
-        targets: of shape (B, K), smoothed and perhaps mixed.
-
-    Returns:
-        Scores of shape (B, K), float32 probabilities without a gradient, and labels of shape (B,).
-    """
-    scores = F.softmax(logits.detach().float(), dim=1)
-    values, classes = targets.topk(2, dim=1)
-    first, second = classes[:, :1], classes[:, 1:]
-    # Classes outside the mix all have the smallest value exactly; the second of topk may be any of these.
-    is_mixed = values[:, 1:] > targets.amin(dim=1, keepdim=True)
-    moved = scores.gather(1, second) * is_mixed
-    scores = scores.scatter_add(1, first, moved).scatter_add(1, second, -moved)
-    return scores, first.squeeze(1)
 
 
 def build_mixup(cfg: CfgNode) -> Mixup:
