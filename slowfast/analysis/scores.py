@@ -42,8 +42,8 @@ def rescore(
         for run, weight in zip(runs, weights or [1.0] * len(runs), strict=True)
     ]
     protocol = " + ".join(dict.fromkeys(member["protocol"] for member in members))
-    protocol = f"ensemble of {len(runs)}: {protocol}" if len(runs) > 1 else protocol
-    facts = {"protocol": protocol, "ensemble_method": method, "runs": members}
+    prefix = f"ensemble of {len(runs)}: " if len(runs) > 1 else ""
+    facts = {"protocol": prefix + protocol, "ensemble_method": method, "runs": members}
     num_views = sum(run.logits.shape[1] for run in runs)
     results = measure(scores, runs[0].labels, num_views, _bad_videos(runs, scores), **facts)
     if output_dir is not None:

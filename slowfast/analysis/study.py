@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
-import slowfast
 from slowfast.config import CONFIG_FILE, load_cfg
 from slowfast.config.defaults import get_cfg
 from slowfast.config.parser import CfgNode, flat_settings, read_yaml
@@ -34,7 +33,7 @@ logger = logging.getLogger(__name__)
 WITHOUT_EFFECT = ("RNG_SEED", "OUTPUT_DIR", "LOG_PERIOD", "DATA_LOADER.", "TRAIN.CHECKPOINT_", "TRAIN.KEEP_CHECKPOINTS")
 WITHOUT_EFFECT += ("TRAIN.AUTO_RESUME", "TENSORBOARD.", "WANDB.", "DIST.")
 CONSOLE = "console.log"
-_TOOL = Path(slowfast.__file__).parents[1] / "tools" / "run_net.py"
+_TOOL = Path(__file__).parents[2] / "tools" / "run_net.py"
 _GRACE_SEC = 120  # for a step and a checkpoint
 # A study reads hundreds of dumped configurations; the same rules in C take a tenth of the time.
 _FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
