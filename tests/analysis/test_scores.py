@@ -15,6 +15,7 @@ from slowfast.config.defaults import get_cfg
 from slowfast.engine.results import Scores, load_scores, save_scores
 from slowfast.engine.run import main
 from slowfast.models import build_model
+from slowfast.utils.errors import UserError
 from slowfast.utils.metrics import ENSEMBLE_METHODS, ensemble, softmax
 
 
@@ -179,7 +180,7 @@ def test_runs_that_do_not_fit_together(tmp_path, change, messages):
     run = make_run()
     run = replace(run, labels=run.labels % 2)
     paths = save(tmp_path / "a.npz", run), save(tmp_path / "b.npz", replace(run, **change(run)))
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(UserError) as error:
         rescore(paths)
     assert all(message in str(error.value) for message in [*messages, "b.npz"]), error.value
 
@@ -191,7 +192,7 @@ def test_files_that_are_no_score_files(tmp_path):
     path = tmp_path / "bad.npz"
 
     def message():
-        with pytest.raises(ValueError, match="bad.npz") as error:
+        with pytest.raises(UserError, match="bad.npz") as error:
             load_scores(str(path))
         return str(error.value)
 
@@ -213,7 +214,7 @@ def test_files_that_are_no_score_files(tmp_path):
 def test_a_file_of_another_program(tmp_path):
     path = tmp_path / "other.npz"
     np.savez(path, videos=["b", "a"], labels=[1, 0], logits=np.eye(2)[:, None])
-    with pytest.raises(ValueError, match="--method"):
+    with pytest.raises(UserError, match="--method"):
         rescore([str(path)])
     assert rescore([str(path)], method="max")["top1"] == 0.0
 
@@ -229,7 +230,7 @@ def test_mistakes_at_the_command_line(tmp_path):
         failed = run_tool("test_net.py", "--from-scores", *arguments)
         assert failed.returncode == 2 and message in failed.stderr and "Traceback" not in failed.stderr
     for weights in ([-1.0, 2.0], [0.0, 0.0], [float("nan"), 1.0]):
-        with pytest.raises(ValueError, match="weights must not be negative"):
+        with pytest.raises(UserError, match="weights must not be negative"):
             rescore([path, path], weights=weights)
 
 
@@ -239,7 +240,7 @@ def test_a_disk_that_fills_up_leaves_the_older_file(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
-        with pytest.raises(OSError, match=r"the scores cannot be written to .*a.npz"):
+        with pytest.raises(UserError, match=r"the scores cannot be written to .*a.npz"):
             save(path, make_run(1))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
