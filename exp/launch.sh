@@ -9,7 +9,7 @@
 #   MAX_RESTARTS     times that all processes are started again, from the last checkpoint, after one died; default 0
 #
 # Under SLURM, srun starts it and says all of this: with several tasks per node every task is one process,
-# with one task per node the task starts NPROC_PER_NODE of them. See exp/README.md.
+# with one task per node the task starts NPROC_PER_NODE of them. See docs/distributed.md.
 set -euo pipefail
 
 if [ -z "${PY:-}" ]; then

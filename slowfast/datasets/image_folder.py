@@ -76,7 +76,7 @@ def list_classes(folder: str) -> list[str]:
     if not os.path.isdir(folder):
         raise UserError(
             f"image folder {folder} does not exist: set DATA.PATH_TO_DATA_DIR to a folder that has train and val with "
-            "one folder of images per class (tools/prepare_data.py prepares other data sets)"
+            "one folder of images per class (docs/data.md; tools/prepare_data.py prepares other data sets)"
         )
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))

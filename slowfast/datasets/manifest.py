@@ -46,7 +46,8 @@ def read_manifest(list_path: str, prefix: str, source: str, num_classes: int) ->
     if not os.path.isfile(list_path):
         raise UserError(
             f"list file {list_path} does not exist: set DATA.PATH_TO_DATA_DIR to the folder with your lists (one line "
-            f"per video: {fields}; DATA.LABEL_PATH_TEMPLATE names the files), or make them with tools/prepare_data.py"
+            f"per video: {fields}; DATA.LABEL_PATH_TEMPLATE names the files), or make them with tools/prepare_data.py "
+            "(docs/data.md)"
         )
     lines = [(number, line) for number, line in enumerate(read_text(list_path).split("\n"), 1) if line.strip()]
     if not lines:

@@ -56,7 +56,7 @@ def command(monkeypatch):
     spec.loader.exec_module(tool)
 
     def run(*arguments):
-        config = ROOT / "configs/emim_s16_ssv1_in1k.yaml"
+        config = ROOT / "exp/emim_s16_ssv1_in1k/config.yaml"
         if not config.exists():
             config = ROOT / "exp/emim_s16_ssv1_in1k/config.yaml"
         monkeypatch.setattr("sys.argv", ["benchmark.py", "loader", "--cfg", str(config), *map(str, arguments)])

@@ -1,18 +1,8 @@
 """Reading configurations: inheritance, overrides, and mistakes that must not pass silently."""
 
-from pathlib import Path
-
 import pytest
 
 from slowfast.config.defaults import get_cfg
-
-ROOT = Path(__file__).parents[2]
-FILES = sorted(
-    str(path.relative_to(ROOT))
-    for top in ("configs", "exp")
-    for path in ROOT.glob(f"{top}/**/*.yaml")
-    if not path.stem.startswith("study")  # of many configurations, see tests/config/test_motion_benchmark.py
-)
 
 
 def write(folder, **files):
@@ -60,22 +50,6 @@ def test_later_files_win(tmp_path):
 def test_mistakes_are_named(tmp_path, text, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         get_cfg().merge_from_file(write(tmp_path, cfg=text))
-
-
-def test_inheritance_has_three_levels_at_most(tmp_path):
-    path = write(tmp_path, a="", b="_BASE_: a.yaml", c="_BASE_: b.yaml", d="_BASE_: c.yaml")
-    with pytest.raises(ValueError, match="more than 3 levels deep"):
-        get_cfg().merge_from_file(path)
-
-
-def test_overrides_come_in_pairs():
-    with pytest.raises(ValueError, match="KEY VALUE pairs"):
-        get_cfg().merge_from_list(["SOLVER.MAX_EPOCH"])
-
-
-@pytest.mark.parametrize("path", FILES)
-def test_every_file_of_the_repository_is_valid(path):
-    get_cfg().merge_from_file(str(ROOT / path))
 
 
 def test_dump_is_a_configuration(tmp_path):

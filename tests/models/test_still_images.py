@@ -40,7 +40,7 @@ def published_shapes(emim_blocks):
 )
 def test_names_and_shapes_are_the_published_ones(config, emim_blocks, gmacs):
     cfg = get_cfg()
-    cfg.merge_from_file(str(ROOT / f"configs/{config}.yaml"))
+    cfg.merge_from_file(str(ROOT / f"exp/{config}/config.yaml"))
     with torch.device("meta"):
         model = build_model(cfg)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

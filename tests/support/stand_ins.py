@@ -1,14 +1,13 @@
-"""Stand-ins for what experiments need: miniature data sets in the official layouts, and finished runs to start from.
+"""Dry runs of experiments on stand-ins: miniature data sets in the official layouts, finished runs to start from.
 
-    python tests/support/stand_ins.py FOLDER [NAME ...]
-
-makes them in FOLDER and prints a line per experiment (all, or those named) and script: both names, and KEY VALUE pairs.
+``python tests/support/stand_ins.py FOLDER [NAME ...]`` makes the stand-ins in FOLDER, then does in this process what
+run.sh and test.sh with --dry-run do for every experiment, or for those named; status 1 if one fails.
 """
 
 import contextlib
+import io
 import itertools
 import os
-import shlex
 import sys
 from pathlib import Path
 
@@ -23,11 +22,11 @@ from numbered_video import numbered_frame
 
 from slowfast.config import load_cfg
 from slowfast.engine.checkpoint import save_best, save_checkpoint
+from slowfast.engine.run import main as run
 from slowfast.models import build_model
 
 # Lines of a list are repeated, so that it has at least as many videos as the largest batch.
 REPETITIONS = 64
-NUM_CLASSES = {"ssv1": 174, "imagenet": 1000}
 
 
 def make_data_set(name: str, folder: Path) -> Path:
@@ -38,9 +37,9 @@ def make_data_set(name: str, folder: Path) -> Path:
     release = invented_releases.make(name, folder)
     if name == "ssv1":  # the recipes are for the number of classes of the real one
         with open(release.annotations / "something-something-v1-labels.csv", "a") as file:
-            more = NUM_CLASSES[name] - len(invented_releases.BARE_SSV_TEMPLATES)
+            more = 174 - len(invented_releases.BARE_SSV_TEMPLATES)
             file.writelines(f"Invented something {number:03d}\n" for number in range(more))
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(io.StringIO()):
         prepare_data.main(release.arguments())
     for path in (*release.out.glob("train.*"), *release.out.glob("val.*")):
         path.write_text(path.read_text() * REPETITIONS)
@@ -51,7 +50,7 @@ def make_images(folder: Path) -> Path:
     """Make two pictures for each of 1,000 classes and each split, all of them the same file."""
     picture = folder / "picture.jpg"
     assert cv2.imwrite(str(picture), numbered_frame(7))
-    for split, label in itertools.product(("train", "val"), range(NUM_CLASSES["imagenet"])):
+    for split, label in itertools.product(("train", "val"), range(1000)):
         class_folder = folder / split / f"n{label:08d}"
         class_folder.mkdir(parents=True)
         for name in ("a.jpg", "b.jpg"):
@@ -77,42 +76,43 @@ def make_run(cfg, folder: Path) -> Path:
 
 def make_image_weights(path: str, folder: Path) -> Path:
     """Make a file as UniFormer publishes them for ImageNet-1K, S or B by its name."""
-    size = "s" if "small" in path else "b"
-    cfg = load_cfg("configs/uniformer_s_in1k_image.yaml").clone()
-    cfg.defrost()
-    cfg.merge_from_file(f"configs/_base_/uniformer_{size}.yaml")
-    cfg.MODEL.MODEL_NAME = "Uniformer2d"
+    depth = "[3, 4, 8, 3]" if "small" in path else "[5, 8, 20, 7]"
     made = folder / Path(path).name
-    torch.save({"model": weights_of(cfg)}, made)
+    torch.save(
+        {"model": weights_of(load_cfg("exp/uniformer_s_in1k_image/config.yaml", ["UNIFORMER.DEPTH", depth]))}, made
+    )
     return made
 
 
-def main(folder: Path, wanted: list[str]) -> None:
+def dry_run(name: str, script: str, *settings: str | Path) -> bool:
+    """Do what a script of an experiment does with --dry-run; print how it ended and return whether all was well."""
+    tasks, log = ("train", "test") if script == "run.sh" else ("test",), io.StringIO()
+    with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        arguments = ["--cfg", f"exp/{name}/config.yaml", "--dry-run", *map(str, settings)]
+        is_well = run(tasks, "", arguments) == 0 and "dry run: " in log.getvalue()
+    print(f"dry run of exp/{name}/{script}: {'ok' if is_well else f'FAILED{os.linesep}{log.getvalue()}'}", flush=True)
+    return is_well
+
+
+def main(folder: Path, wanted: list[str]) -> int:
     os.chdir(ROOT)
     cfgs = {path.parent.name: load_cfg(str(path)) for path in sorted(Path("exp").glob("*/config.yaml"))}
-    sets = {Path(cfg.DATA.PATH_TO_DATA_DIR).name for cfg in cfgs.values()} & {*invented_releases.COMMANDS, "imagenet"}
-    lists = {name: make_data_set(name, folder / name) for name in sorted(sets)}
-    runs, files = {}, {}
-    for name, cfg in cfgs.items():
-        data_set = Path(cfg.DATA.PATH_TO_DATA_DIR).name
-        if data_set not in lists:
-            print(f"{name}: makes its data itself, left out", file=sys.stderr)
-            continue
-        runs[name] = make_run(cfg, folder / "runs" / name)
-        start = cfg.MODEL.PRETRAINED
-        if start.endswith(".pth") and start not in files:
-            files[start] = make_image_weights(start, folder)
-    for name in wanted or runs:
+    names = [name for name in wanted or cfgs if name != "quickstart"]  # which makes its data itself
+    lists, starts, is_well = {}, {"": ""}, True
+    for name in names:
         cfg = cfgs[name]
-        start = cfg.MODEL.PRETRAINED
-        settings = ["DATA.PATH_TO_DATA_DIR", lists[Path(cfg.DATA.PATH_TO_DATA_DIR).name]]
-        weights = ["MODEL.PRETRAINED", files.get(start) or runs[Path(start).name]] if start else []
-        for script, more in (
-            ("run.sh", ["OUTPUT_DIR", folder / "new", *weights]),
-            ("test.sh", ["OUTPUT_DIR", runs[name]]),
-        ):
-            print(name, script, *map(shlex.quote, map(str, [*settings, *more])))
+        data_set, start = Path(cfg.DATA.PATH_TO_DATA_DIR).name, cfg.MODEL.PRETRAINED
+        if data_set not in lists:
+            lists[data_set] = make_data_set(data_set, folder / data_set)
+        if start not in starts:
+            earlier = cfgs.get(Path(start).name)
+            starts[start] = make_run(earlier, folder / start) if earlier else make_image_weights(start, folder)
+        tested = make_run(cfg, folder / "tested")
+        data = ("DATA.PATH_TO_DATA_DIR", lists[data_set])
+        is_well &= dry_run(name, "run.sh", *data, "OUTPUT_DIR", folder / "new", "MODEL.PRETRAINED", starts[start])
+        is_well &= dry_run(name, "test.sh", *data, "OUTPUT_DIR", tested)
+    return 0 if is_well else 1
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))

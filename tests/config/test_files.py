@@ -1,0 +1,100 @@
+"""Every YAML file of configs/ and exp/ is valid and has no line that changes nothing; variations are short."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from slowfast.config import get_cfg, load_cfg
+from slowfast.config.parser import flat_settings, read_bases, read_yaml
+from slowfast.models import build_model
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = sorted(ROOT.glob("exp/*/config.yaml"))
+FILES = sorted(ROOT.glob("configs/*/*.yaml")) + EXPERIMENTS
+ABLATIONS = sorted(ROOT.glob("configs/ablation/*.yaml"))
+BENCHMARK = sorted(ROOT.glob("configs/motion_benchmark/*.yaml"))
+BENCHMARK_RECIPE = ROOT / "configs/motion_benchmark/table4_motion_emim.yaml"
+
+# What a row of the motion benchmark may change: which attention, and which question about which videos.
+MAY_DIFFER = ("UNIFORMER.STAGE", "EMIM.", "DATA.PATH_TO_DATA_DIR", "DATA.LABEL_PATH_TEMPLATE", "DATA.CLASS_NAMES_FILE")
+
+METHOD, BASELINE = "exp/emim_s16_ssv1_in1k/config.yaml", "exp/joint_s16_ssv1_in1k/config.yaml"
+# The rows of arXiv 2510.18705 by table: ablations, and experiments where a row is one.
+ROWS = {
+    4: [METHOD, BASELINE, "exp/emim_s16_ssv1_k400/config.yaml", "exp/joint_s16_ssv1_k400/config.yaml"],
+    5: [f"configs/ablation/table5_window_{side}.yaml" for side in ("03", "05", "07", "09", "11")],
+    6: [METHOD, "configs/ablation/table6_non_sliding.yaml"],
+    7: [METHOD, "configs/ablation/table7_motion_off.yaml"],
+    8: [METHOD, BASELINE, "configs/ablation/table8_ee.yaml", "configs/ablation/table8_oe.yaml"],
+    9: ["exp/emim_s_in1k_image/config.yaml", "exp/uniformer_s_in1k_image/config.yaml"],
+    10: [METHOD, "configs/ablation/table10_traditional.yaml"],
+    11: [METHOD, "configs/ablation/table11_interval_2.yaml", "configs/ablation/table11_interval_3.yaml"],
+}
+
+
+def own_settings(path):
+    return flat_settings({key: value for key, value in read_yaml(str(path)).items() if key != "_BASE_"})
+
+
+def settings(*paths):
+    cfg = get_cfg()
+    for path in paths:
+        cfg.merge_from_file(str(path))
+    return flat_settings(yaml.safe_load(cfg.dump()))
+
+
+@pytest.mark.parametrize("folder", ["configs/_base_", "configs/ablation", "configs/motion_benchmark", "exp"])
+def test_every_file_is_valid_and_builds_its_model(folder):
+    built = set()
+    for path in [path for path in FILES if folder in str(path)]:
+        cfg = load_cfg(str(path))
+        model = f"{cfg.MODEL} {cfg.UNIFORMER} {cfg.EMIM} {cfg.DATA.NUM_FRAMES}"
+        if model not in built:
+            with torch.device("meta"):
+                build_model(cfg)
+            built.add(model)
+
+
+def test_no_file_repeats_what_it_inherits_or_a_default():
+    defaults = settings()
+    for path in FILES:
+        inherited, resolved = settings(*read_bases(str(path))), settings(path)
+        own = own_settings(path)
+        assert own, f"{path} sets nothing"
+        repeated = [key for key in own if resolved[key] in (inherited[key], defaults[key])]
+        assert not repeated, f"{path} repeats {repeated}"
+
+
+def test_ablations_are_one_to_three_keys_over_one_experiment():
+    assert len(ABLATIONS) == len({row for rows in ROWS.values() for row in rows if "ablation" in row})
+    for path in ABLATIONS:
+        assert len(read_bases(str(path))) == 1 and 1 <= len(own_settings(path)) <= 3, path
+
+
+def test_rows_of_the_papers_tables_are_configurations_of_their_own():
+    for table, rows in ROWS.items():
+        assert len({str(settings(ROOT / path)) for path in rows}) == len(rows), table
+
+
+def test_motion_benchmark_differs_in_what_its_tables_are_about_alone():
+    recipe = settings(BENCHMARK_RECIPE)
+    assert min(recipe["UNIFORMER.DEPTH"][2:]) >= 2  # blocks to alternate
+    assert recipe["DATA.TRAIN_CROP_SIZE"] // 16 >= 4  # tokens of stage 3 along a side: displacements to see
+    for path in BENCHMARK:
+        row = settings(path)
+        assert {key for key in row if row[key] != recipe[key] and not key.startswith(MAY_DIFFER)} == set()
+        assert path == BENCHMARK_RECIPE or 1 <= len(own_settings(path)) <= 3, path
+    assert len({str(settings(path)) for path in BENCHMARK}) == len(BENCHMARK)
+
+
+@pytest.mark.parametrize(("name", "num_runs"), [("study", 10), ("study_budget", 2), ("study_windows", 13)])
+def test_studies_compare_rows_with_one_of_them(name, num_runs):
+    study, found = yaml.safe_load((ROOT / f"exp/motion_benchmark/{name}.yaml").read_text()), set()
+    for table in study["tables"].values():
+        rows = [path for pattern in table["cfgs"] for path in ROOT.glob(pattern)]
+        assert len(rows) >= 2 and set(rows) <= set(BENCHMARK)
+        assert table["baseline"] in [path.stem for path in rows]
+        found.update(rows)
+    assert len(study["seeds"]) >= 3 and len(found) == num_runs
