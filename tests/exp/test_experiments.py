@@ -236,7 +236,7 @@ def test_dry_run_names_all_that_is_missing(capsys, tmp_path):
     command = ["--cfg", "exp/emim_s16_ssv1_k400/config.yaml", "--dry-run", *words.split()]
     assert main(("train", "test"), "", command) == 2
     captured = capsys.readouterr()
-    assert "85.15 GFLOPs" in captured.out
+    assert "16 frames x 1 clips x 3 crops, 224x224 px" in captured.out
     for words in ("train.txt does not exist", "val.txt does not exist", "table8_ee.yaml has no checkpoint in output/"):
         assert captured.err.count(words) == 1
     assert "docs/data.md" in captured.err and "tools/prepare_data.py" in captured.err

@@ -21,7 +21,7 @@ import torch
 from numbered_video import numbered_frame
 
 from slowfast.config import load_cfg
-from slowfast.engine.checkpoint import save_best, save_checkpoint
+from slowfast.engine.checkpoint import BEST, write_checkpoint
 from slowfast.engine.run import main as run
 from slowfast.models import build_model
 
@@ -67,20 +67,18 @@ def weights_of(cfg) -> dict[str, torch.Tensor]:
 
 def make_run(cfg, folder: Path) -> Path:
     """Make what a finished run leaves in its output folder."""
-    state = {"model_state": weights_of(cfg), "cfg": cfg.dump(), "class_names": None, "best_top1": 0.0}
-    state |= {"epoch": cfg.SOLVER.MAX_EPOCH, "progress": {"steps": 0}, "is_validated": True, "ema_state": None}
-    save_best(str(folder), state)
-    save_checkpoint(str(folder), state)
+    state = {"model_state": weights_of(cfg), "ema_state": None, "cfg": cfg.dump(), "class_names": None}
+    state |= {"epoch": cfg.SOLVER.MAX_EPOCH, "step": 0, "is_validated": True, "best_top1": 0.0}
+    for name in (BEST, f"epoch_{cfg.SOLVER.MAX_EPOCH:05d}.pyth"):
+        write_checkpoint(str(folder), name, state)
     return folder
 
 
 def make_image_weights(path: str, folder: Path) -> Path:
     """Make a file as UniFormer publishes them for ImageNet-1K, S or B by its name."""
     depth = "[3, 4, 8, 3]" if "small" in path else "[5, 8, 20, 7]"
-    made = folder / Path(path).name
-    torch.save(
-        {"model": weights_of(load_cfg("exp/uniformer_s_in1k_image/config.yaml", ["UNIFORMER.DEPTH", depth]))}, made
-    )
+    cfg, made = load_cfg("exp/uniformer_s_in1k_image/config.yaml", ["UNIFORMER.DEPTH", depth]), folder / Path(path).name
+    torch.save({"model": weights_of(cfg)}, made)
     return made
 
 
@@ -89,7 +87,7 @@ def dry_run(name: str, script: str, *settings: str | Path) -> bool:
     tasks, log = ("train", "test") if script == "run.sh" else ("test",), io.StringIO()
     with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         arguments = ["--cfg", f"exp/{name}/config.yaml", "--dry-run", *map(str, settings)]
-        is_well = run(tasks, "", arguments) == 0 and "dry run: " in log.getvalue()
+        is_well = run(tasks, "", arguments) == 0 and "first 2 test items" in log.getvalue()
     print(f"dry run of exp/{name}/{script}: {'ok' if is_well else f'FAILED{os.linesep}{log.getvalue()}'}", flush=True)
     return is_well
 
