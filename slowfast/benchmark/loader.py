@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import statistics
@@ -117,22 +118,15 @@ def _timed(ms: Counter, stage: str, function: Callable, *args: Any) -> Any:
 
 
 def time_loader(cfg) -> float:
-    """Return the clips per second of the training loader as configured, with all its workers."""
+    """Return the clips per second of the training loader as configured, over two batches of each worker."""
     loader = construct_loader(cfg, "train")
+    batches = iter(loader)
     # Workers deliver their first batches all at once: the clock starts when each has had its turn.
-    warm_up = max(1, loader.num_workers)
-    num_seen, num_clips, epoch, wanted = 0, 0, 0, warm_up + 2 * max(2, loader.num_workers)
-    while num_seen < wanted:
-        loader.sampler.set_epoch(epoch)
-        for batch in loader:
-            num_seen += 1
-            if num_seen == warm_up:
-                started = time.perf_counter()
-            elif warm_up < num_seen <= wanted:
-                num_clips += len(batch.clips)
-                ended = time.perf_counter()
-        epoch += 1
-    return num_clips / (ended - started)
+    for _ in range(min(max(1, loader.num_workers), len(loader) - 1)):
+        next(batches)
+    started = time.perf_counter()
+    num_clips = sum(len(batch.clips) for batch in itertools.islice(batches, 2 * max(2, loader.num_workers)))
+    return num_clips / (time.perf_counter() - started)
 
 
 def apply_with_pillow(image: Image.Image, operation: Operation) -> Image.Image:
@@ -180,7 +174,7 @@ def _use_synthetic_frames(cfg, folder: Path, size: str) -> None:
     if not (width.isdecimal() and height.isdecimal() and min(int(width), int(height)) >= 16):
         raise UserError(f"--synthetic is {size!r}; allowed: WIDTHxHEIGHT in px, such as 427x240")
     rng, width, height = np.random.default_rng(0), int(width), int(height)
-    num_videos, num_frames = max(VIDEOS_PER_ROUND, cfg.TRAIN.BATCH_SIZE), max(2, cfg.DATA.NUM_FRAMES * 3 // 2)
+    num_videos, num_frames = max(VIDEOS_PER_ROUND, 2 * cfg.TRAIN.BATCH_SIZE), max(2, cfg.DATA.NUM_FRAMES * 3 // 2)
     for video in range(num_videos):
         (folder / f"{video}").mkdir()
         octaves = [rng.normal(128 / 3, 60 / scale**0.5, (side, side, 3)) for scale, side in ((1, 8), (2, 24), (6, 96))]
