@@ -49,16 +49,16 @@ def test_every_stage_takes_time_and_undecodable_videos_are_left_out(cfg, tmp_pat
 
 
 @pytest.fixture
-def command(monkeypatch):
+def command(monkeypatch, tmp_path):
     """Runs ``tools/benchmark.py loader`` in this process, for a new one imports torch anew."""
     spec = importlib.util.spec_from_file_location("benchmark_tool", ROOT / "tools" / "benchmark.py")
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
 
+    config = tmp_path / "config.yaml"
+    config.write_text("DATA: {SOURCE: frames, LABEL_PATH_TEMPLATE: '{}.txt'}\n")
+
     def run(*arguments):
-        config = ROOT / "exp/emim_s16_ssv1_in1k/config.yaml"
-        if not config.exists():
-            config = ROOT / "exp/emim_s16_ssv1_in1k/config.yaml"
         monkeypatch.setattr("sys.argv", ["benchmark.py", "loader", "--cfg", str(config), *map(str, arguments)])
         tool.main()
 
