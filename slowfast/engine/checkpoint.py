@@ -17,6 +17,7 @@ from slowfast.engine.record import Recorder
 from slowfast.models.pretrained import read_checkpoint
 from slowfast.utils.distributed import broadcast_from_main, gather_to_all
 from slowfast.utils.errors import UserError
+from slowfast.utils.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +60,7 @@ class Checkpoints:
         self.num_kept, self.period, self.steps, self.may_change = num_kept, period, steps, may_change
 
     def resume(self, state) -> None:
-        """Restore the newest checkpoint; a new run stays as it is.
-
-        Raises:
-            UserError: the checkpoint of another run, or not the same on all processes.
-        """
+        """Restore the newest checkpoint, refusing that of another run; a new run stays as it is."""
         best, newest = os.path.join(self.output_dir, FOLDER, BEST), read_newest(self.output_dir)
         if newest is None and os.path.exists(best):
             raise UserError(
@@ -133,28 +130,16 @@ class Checkpoints:
 
 
 def write_checkpoint(output_dir: str, name: str, content: dict) -> str:
-    """Write ``content`` (plain data and tensors) completely or not at all, and return its path.
-
-    Raises:
-        UserError: the disk is full or the folder cannot be written.
-    """
-    folder = os.path.join(output_dir, FOLDER)
-    path = os.path.join(folder, name)
-    temporary = f"{path}.writing"  # the main process is the only one that writes
+    """Write ``content`` (plain data and tensors) completely or not at all, and return its path."""
+    path = os.path.join(output_dir, FOLDER, name)
     try:
-        os.makedirs(folder, exist_ok=True)
-        with open(temporary, "wb") as file:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with replacing(path, "wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-        # torch reports a full disk as a RuntimeError of its zip writer.
-        if isinstance(error, (OSError, RuntimeError)):
-            raise UserError(f"checkpoint {path} could not be written: {error}") from error
-        raise
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its zip writer
+        raise UserError(f"checkpoint {path} could not be written: {error}") from error
     return path
 
 
@@ -170,13 +155,7 @@ def list_checkpoints(output_dir: str) -> list[str]:
 
 
 def read_newest(output_dir: str) -> tuple[str, dict] | None:
-    """Return path and content of the newest readable checkpoint of a run; None if it has none.
-
-    A damaged one is reported and the one before it is used.
-
-    Raises:
-        UserError: there are checkpoints, but none can be read.
-    """
+    """Return path and content of the newest checkpoint of a run that can be read; None if there is none at all."""
     paths = list_checkpoints(output_dir)
     for path in paths:
         try:
@@ -189,27 +168,17 @@ def read_newest(output_dir: str) -> tuple[str, dict] | None:
 
 
 def checkpoint_to_test(output_dir: str, configured: str) -> str:
-    """Return the checkpoint to test: ``configured`` if given, else the run's best, else its newest.
-
-    Raises:
-        UserError: there is none, saying what to do.
-    """
-    best = os.path.join(output_dir, FOLDER, BEST)
-    candidates = [configured] if configured else [best, *list_checkpoints(output_dir)]
-    found = [path for path in candidates if configured or os.path.isfile(path)]
+    """Return the checkpoint to test: ``configured`` if given, else the run's best, else its newest."""
+    folder = os.path.join(output_dir, FOLDER)
+    candidates = [os.path.join(folder, BEST), *list_checkpoints(output_dir)]
+    found = [configured] if configured else [path for path in candidates if os.path.isfile(path)]
     if not found:
-        raise UserError(
-            f"no checkpoint in {os.path.join(output_dir, FOLDER)}: train first, or set TEST.CHECKPOINT_FILE_PATH"
-        )
+        raise UserError(f"no checkpoint in {folder}: train first, or set TEST.CHECKPOINT_FILE_PATH")
     return found[0]
 
 
 def load_model_state(model: nn.Module, state: dict[str, torch.Tensor], path: str) -> None:
-    """Fill ``model`` with every tensor of a checkpoint.
-
-    Raises:
-        UserError: a tensor is missing, unexpected or of another shape: the checkpoint of another architecture.
-    """
+    """Fill ``model`` with every tensor of a checkpoint, which must be of the same architecture."""
     target = model.state_dict()
     problems = [f"missing {name}" for name in target if name not in state]
     problems += [f"unexpected {name}" for name in state if name not in target]
@@ -228,11 +197,7 @@ def load_model_state(model: nn.Module, state: dict[str, torch.Tensor], path: str
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict, path: str) -> None:
-    """Restore moments; of the settings, those of the configuration count.
-
-    Raises:
-        UserError: the state of another optimizer or of other groups of parameters.
-    """
+    """Restore moments; of the settings, those of the configuration count."""
     configured = [{key: group[key] for key in group if key not in ("params", "lr")} for group in optimizer.param_groups]
     both = [optimizer.param_groups, state["param_groups"]]
     sizes = [[len(group["params"]) for group in groups] for groups in both]

@@ -40,15 +40,7 @@ SCORES = "test_scores.npz"
 
 
 def measure(scores: np.ndarray, labels: np.ndarray, views_per_video: int, bad_videos: list[dict], **facts) -> dict:
-    """Return the content of ``test_results.json``: accuracies with their intervals, counts and ``facts``.
-
-    Args:
-        scores: (M, K) scores of the videos, NaN where a video has none.
-        labels: (M,).
-        views_per_video: scored to get them.
-        bad_videos: path and reason of the videos without scores.
-        facts: what else the file should hold; ``protocol`` at least.
-    """
+    """Return the content of ``test_results.json`` from scores (M, K), NaN where a video has none, and labels (M,)."""
     return {
         **accuracy_summary(scores, labels),
         "interval95": accuracy_intervals(scores, labels),
@@ -66,15 +58,7 @@ def measure(scores: np.ndarray, labels: np.ndarray, views_per_video: int, bad_vi
 def write_results(
     output_dir: str, results: dict, scores: np.ndarray, labels: np.ndarray, class_names: list[str] | None
 ) -> None:
-    """Write ``per_class_accuracy.csv``, ``confusion_matrix.png`` and ``test_results.json``.
-
-    Args:
-        output_dir: folder, which exists.
-        results: what ``measure`` returned.
-        scores: (M, K) scores of the videos.
-        labels: (M,).
-        class_names: K names, or None for numbers.
-    """
+    """Write ``per_class_accuracy.csv``, ``confusion_matrix.png`` and the ``results`` of ``measure``."""
     num_classes = scores.shape[1]
     names = class_names or [str(label) for label in range(num_classes)]
     accuracy, counts = per_class_accuracy(scores, labels, num_classes)
@@ -96,10 +80,9 @@ def plot_run(output_dir: str) -> None:
     """Draw ``learning_curves.png`` from the run's event log."""
     train, val = read_epochs(output_dir, "train_epoch"), read_epochs(output_dir, "val")
     if train:
-        path = os.path.join(output_dir, "learning_curves.png")
         from slowfast.utils.pictures import plot_learning_curves  # as above
 
-        plot_learning_curves(train, val, path)
+        plot_learning_curves(train, val, os.path.join(output_dir, "learning_curves.png"))
 
 
 def read_epochs(output_dir: str, event: str) -> list[dict]:
@@ -116,8 +99,7 @@ def read_results(output_dir: str) -> dict | None:
         return None
     with open(path, encoding="utf-8") as file:
         results = simplejson.load(file)
-    # Those of earlier versions had no intervals.
-    return results if "interval95" in results else None
+    return results if "interval95" in results else None  # as earlier versions had none
 
 
 def summary_line(results: dict) -> str:
@@ -151,11 +133,7 @@ class Scores:
 
 
 def save_scores(path: str, saved: Scores, scores: np.ndarray) -> None:
-    """Write a score file; ``scores`` (M, K) are those of the videos. The file is there completely or not at all.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    """Write a score file, completely or not at all; ``scores`` (M, K) are those of the videos."""
     arrays = {
         "videos": np.asarray(saved.videos, dtype=np.str_),
         "labels": saved.labels,
@@ -173,11 +151,7 @@ def save_scores(path: str, saved: Scores, scores: np.ndarray) -> None:
 
 
 def load_scores(path: str) -> Scores:
-    """Read a score file.
-
-    Raises:
-        UserError: there is no such file, it is no score file, or its arrays do not fit together.
-    """
+    """Read and check a score file."""
     if not os.path.isfile(path):
         raise UserError(f"score file {path} does not exist; a test writes one into its OUTPUT_DIR")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import fcntl
 import logging
 import os
@@ -19,6 +20,7 @@ from slowfast.utils.errors import UserError
 logger = logging.getLogger(__name__)
 
 _PACKAGES = ("torch", "torchvision", "timm", "fvcore", "decord", "av", "numpy", "opencv-python-headless", "natten")
+_FULL_DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 
 _EPILOG = """KEY VALUE pairs override the file; docs/configuration.md explains every key.
 With several processes start it through exp/launch.sh or torchrun.
@@ -37,58 +39,48 @@ def main(tasks: tuple[str, ...], description: str, argv: list[str] | None = None
     )
     parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file over the defaults")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings over those of the file")
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="build everything, read a few videos, say what it is and what is missing, and stop; nothing is written",
-    )
+    parser.add_argument("--dry-run", action="store_true", help="build everything, read a few videos, and stop")
     args = parser.parse_args(argv)
-    if "--dry-run" in args.opts:  # also after the settings
-        args.opts.remove("--dry-run")
-        args.dry_run = True
+    is_dry = args.dry_run or "--dry-run" in args.opts  # also after the settings
     try:
-        cfg = load_cfg(args.cfg, args.opts)  # before anything heavy is imported
-        tasks = _enabled(cfg, tasks)
-    except UserError as error:
-        return _report(error)
-
-    from slowfast.utils.distributed import barrier, process_group
-    from slowfast.utils.signals import Terminated
-
-    try:
-        with process_group(cfg.DEVICE, cfg.DIST.BACKEND, cfg.DIST.TIMEOUT_MIN) as process:
-            try:
-                if args.dry_run:
-                    _dry_run(cfg, process, tasks, training_command(args.cfg))
-                else:
-                    _run(cfg, process, tasks)
-            except Terminated:
-                barrier()  # the main process may still be writing, and launchers end all when the first has ended
-                raise
+        cfg = load_cfg(args.cfg, [word for word in args.opts if word != "--dry-run"])
+        return _start(cfg, _enabled(cfg, tasks), training_command(args.cfg) if is_dry else None)
     except (UserError, FloatingPointError) as error:
         return _report(error)
     except OSError as error:
-        if error.errno not in (28, 30, 122):  # full disk, read-only file system, quota
+        if error.errno not in _FULL_DISK:
             raise
         return _report(error)
-    except Terminated as stop:
-        sys.stderr.write(f"{stop}; the same command continues from there\n")
-        return stop.status
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command continues from the last checkpoint\n")
         return 130
-    return 0
 
 
 def _enabled(cfg, tasks: tuple[str, ...]) -> tuple[str, ...]:
     """Return those of several tasks that the configuration asks for; one alone is not asked."""
-    if len(tasks) == 1:
-        return tasks
     enabled = {"train": cfg.TRAIN.ENABLE, "test": cfg.TEST.ENABLE}
-    tasks = tuple(task for task in tasks if enabled[task])
-    if not tasks:
+    chosen = tuple(task for task in tasks if enabled[task] or len(tasks) == 1)
+    if not chosen:
         raise UserError("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do")
-    return tasks
+    return chosen
+
+
+def _start(cfg, tasks: tuple[str, ...], dry_run_command: str | None) -> int:
+    """Join the other processes and run, or dry run, the tasks; imports what is heavy, after the settings are read."""
+    from slowfast.utils.distributed import barrier, process_group
+    from slowfast.utils.signals import Terminated
+
+    with process_group(cfg.DEVICE, cfg.DIST.BACKEND, cfg.DIST.TIMEOUT_MIN) as process:
+        try:
+            if dry_run_command is None:
+                _run(cfg, process, tasks)
+            else:
+                _dry_run(cfg, process, tasks, dry_run_command)
+        except Terminated as stop:
+            barrier()  # the main process may still be writing, and launchers end all when the first has ended
+            sys.stderr.write(f"{stop}; the same command continues from there\n")
+            return stop.status
+    return 0
 
 
 def _run(cfg, process, tasks: tuple[str, ...]) -> None:
@@ -149,14 +141,14 @@ def _dry_run(cfg, process, tasks: tuple[str, ...], command: str) -> None:
                 attempt(starting_weights, cfg.MODEL.PRETRAINED, cfg.dump())
     if "test" in tasks:
         logger.info("test: %s, %s", describe_views(cfg), cfg.DATA.ENSEMBLE_METHOD)
-        evaluation = attempt(Evaluation.from_config, cfg, process, "test")
+        evaluation, names = attempt(Evaluation.from_config, cfg, process, "test"), None
         if evaluation is not None:
             dataset = evaluation.loader.dataset
+            names = dataset.class_names
             logger.info("test: %d videos x %d views", dataset.num_videos, dataset.num_views)
             _read_some(evaluation.loader, evaluation.normalize, process, "test")
         if "train" not in tasks:
             path = attempt(checkpoint_to_test, cfg.OUTPUT_DIR, cfg.TEST.CHECKPOINT_FILE_PATH)
-            names = None if evaluation is None else dataset.class_names
             if path is None:
                 problems[-1] += f" ({command} trains)"
             elif attempt(load_tested, cfg, path, names) is not None:
@@ -166,19 +158,17 @@ def _dry_run(cfg, process, tasks: tuple[str, ...], command: str) -> None:
         raise UserError(f"dry run: what is here was checked, but something is missing or wrong:{lines}")
 
 
-def _read_some(loader, normalize, process, what: str) -> None:
+def _read_some(loader, normalize, process, kind: str) -> None:
     """Read the first two items of a loader in this process, whatever the size of a batch."""
     keys = [key for key, _ in zip(loader.sampler, range(2))]
     batch = loader.collate_fn([loader.dataset[key] for key in keys])
     for bad in batch.bad:
         logger.warning("not decodable: %s: %s", bad.path, bad.reason)
     if not len(batch.clips):
-        raise UserError(f"none of the first {len(keys)} {what} items can be decoded, see above")
-    clips = normalize(batch.clips.to(process.device))
-    logger.info(
-        "first %d %s items: clips %s, mean %.2f, standard deviation %.2f, labels %s",
-        len(keys), what, tuple(clips.shape), clips.mean(), clips.std(), sorted(set(batch.labels.tolist())),
-    )  # fmt: skip
+        raise UserError(f"none of the first {len(keys)} {kind} items can be decoded, see above")
+    clips, labels = normalize(batch.clips.to(process.device)), sorted(set(batch.labels.tolist()))
+    message = "first %d %s items: clips %s, mean %.2f, standard deviation %.2f, labels %s"
+    logger.info(message, len(keys), kind, tuple(clips.shape), clips.mean(), clips.std(), labels)
 
 
 @contextmanager
@@ -186,7 +176,7 @@ def _output_dir(path: str, is_main: bool) -> Iterator[None]:
     """Make OUTPUT_DIR and keep other runs out of it; the lock ends with the process, however that ends."""
     try:
         os.makedirs(path, exist_ok=True)
-        file = open(os.path.join(path, ".lock"), "a+" if is_main else "a")  # noqa: SIM115
+        file = open(os.path.join(path, ".lock"), "a+")  # noqa: SIM115
     except OSError as error:
         raise UserError(f"OUTPUT_DIR {path} cannot be made or written: {error.strerror}") from error
     with file:
@@ -195,10 +185,8 @@ def _output_dir(path: str, is_main: bool) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
-                raise UserError(
-                    f"OUTPUT_DIR {path} is in use by another run ({file.read().strip()}): wait for it, or choose "
-                    "another folder"
-                ) from None
+                holder = file.read().strip()
+                raise UserError(f"OUTPUT_DIR {path} is in use by another run ({holder}): wait, or change it") from None
             file.truncate(0)
             file.write(f"process {os.getpid()} on {os.uname().nodename}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
             file.flush()
@@ -209,62 +197,58 @@ def _write_environment(cfg, process, recorder) -> None:
     """Keep beside the results, and log, what is needed to repeat them."""
     import torch
 
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
-    kind = process.device.type
-    detail = torch.cuda.get_device_name() if kind == "cuda" else f"{torch.get_num_threads()} threads"
+    from slowfast.engine.results import write_json
+
+    detail = torch.cuda.get_device_name() if process.device.type == "cuda" else f"{torch.get_num_threads()} threads"
     environment = {
         "command": sys.argv,
         "git_commit": _git_commit(),
         "python": sys.version.split()[0],
-        "versions": versions,
-        "device": f"{kind} ({detail})",
+        "versions": {package: _version(package) for package in _PACKAGES},
+        "device": f"{process.device.type} ({detail})",
         "world_size": process.world_size,
     }
-    from slowfast.engine.results import write_json
-
     with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w", encoding="utf-8") as file:
         file.write(cfg.dump())
     write_json(os.path.join(cfg.OUTPUT_DIR, "environment.json"), environment)
     recorder.event("start", **environment)
     recorder.text("config", cfg.dump())
-    logger.info(
-        "device: %s, rank %d of world size %d; torch %s, python %s",
-        environment["device"], process.rank, process.world_size, torch.__version__, environment["python"],
-    )  # fmt: skip
+    master = f" (master {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']})" if process.world_size > 1 else ""
+    size, version = process.world_size, torch.__version__
+    logger.info("device: %s, rank 0 of world size %d%s; torch %s", environment["device"], size, master, version)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _git_commit() -> str | None:
-    folder = os.path.dirname(os.path.abspath(__file__))
+    command = [
+        "git",
+        "-C",
+        os.path.dirname(os.path.abspath(__file__)),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+    ]
     try:
-        describe = ["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=40"]
-        return subprocess.run(describe, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
 
 
 def _report(error: BaseException) -> int:
     """Write one line to the terminal and the traceback to ``run.log``; return the exit status."""
-    rank = os.environ.get("RANK")
-    sys.stderr.write(f"{f'[process {rank}] ' if rank not in (None, '0') else ''}error: {error}\n")
+    rank = os.environ.get("RANK", "0")
+    sys.stderr.write(f"{f'[process {rank}] ' if rank != '0' else ''}error: {error}\n")
     for handler in logging.getLogger("slowfast").handlers:
         if isinstance(handler, logging.FileHandler):
-            record = logger.makeRecord(
-                logger.name,
-                logging.ERROR,
-                __file__,
-                0,
-                "stopped by an error",
-                (),
-                (type(error), error, error.__traceback__),
-            )
-            try:
-                handler.stream.write(handler.format(record) + "\n")
-            except OSError:  # the disk may be what is full
-                return 2
+            logging.raiseExceptions = False  # the disk may be what is full
+            record = (logger.name, logging.ERROR, __file__, 0, "stopped by an error", (), sys.exc_info())
+            handler.handle(logger.makeRecord(*record))
             sys.stderr.write(f"(traceback in {handler.baseFilename})\n")
     return 2

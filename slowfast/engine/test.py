@@ -75,9 +75,6 @@ def test(cfg, process: Process, recorder: Recorder) -> dict | None:
 
     Returns:
         The content of ``test_results.json`` on the main process, None on the others.
-
-    Raises:
-        UserError: no checkpoint, one that does not fill the model or has other class names, or a bad video.
     """
     evaluation = Evaluation.from_config(cfg, process, "test")
     dataset = evaluation.loader.dataset
@@ -135,8 +132,7 @@ def is_tested(cfg, process: Process) -> bool:
 def load_tested(cfg, path: str, class_names: list[str] | None) -> tuple[nn.Module, dict]:
     """Return the model with the weights of ``path``, on the CPU, and the content of that file.
 
-    Raises:
-        UserError: no such file, one that does not fill the model exactly, or other class names.
+    Refused are files that do not fill the model exactly, or were trained with other class names.
     """
     saved = read_checkpoint(path)
     trained = saved.get("class_names")

@@ -62,11 +62,7 @@ class TrainState:
         }
 
     def load_state_dict(self, saved: dict, path: str) -> None:
-        """Restore what :meth:`state_dict` returned; ``path`` is for messages.
-
-        Raises:
-            UserError: the checkpoint of another model or optimizer.
-        """
+        """Restore what :meth:`state_dict` returned; ``path`` is for messages."""
         load_model_state(self.plain_model, saved["model_state"], path)
         load_optimizer_state(self.optimizer, saved["optimizer_state"], path)
         if self.ema is not None:

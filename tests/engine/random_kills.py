@@ -70,7 +70,7 @@ def main() -> int:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         moments.append(len(read_events(str(folder / "killed"), "train_step")))
-        num_half_written += any((folder / "killed" / "checkpoints").glob("*.writing"))
+        num_half_written += any((folder / "killed" / "checkpoints").glob(".*.tmp"))
     finish(start(folder, "killed"))
 
     differing = compare(folder / "alone", folder / "killed", args.epochs)
