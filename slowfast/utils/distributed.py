@@ -53,7 +53,10 @@ def process_group(device: str = "auto", backend: str = "auto", timeout_min: floa
         backend = "nccl" if computes_on.type == "cuda" else "gloo"
     timeout = timedelta(minutes=timeout_min)
     try:
-        dist.init_process_group(backend, init_method="env://", timeout=timeout)
+        store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
+        # torchrun's store outlives a restart, with the addresses of processes that are gone.
+        store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
         # Connections of its own: those of the group are of no use after a collective that has failed.
         roll_call = dist.new_group(backend="gloo", timeout=timeout)
         hosts = gather_to_all(f"{socket.gethostname()}, pid {os.getpid()}, {computes_on}")
