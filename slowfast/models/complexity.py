@@ -94,14 +94,13 @@ def _own_flops(counts: dict[str, dict], root: str) -> dict[str, Counter]:
 
 def _kind(name: str, modules: dict[str, nn.Module], operator) -> str:
     module, parent = modules[name], modules[name.rpartition(".")[0]]
-    is_linear = operator in (torch.ops.aten.mm, torch.ops.aten.addmm)
     if isinstance(module, CONVOLUTIONS) and module.groups > 1:
         return "depthwise convolutions"
     if isinstance(module, (nn.Linear, *CONVOLUTIONS)):
         kinds = {PatchEmbed: "patch-embedding convolutions", Mlp: "MLPs", MotionMlp: MotionMlp.products}
         default = "convolutions" if max(getattr(module, "kernel_size", [1])) > 1 else "projections"
         return "head" if name == "head" else kinds.get(type(parent), default)
-    if isinstance(module, EmimAttention) and is_linear:
+    if isinstance(module, EmimAttention) and operator in (torch.ops.aten.mm, torch.ops.aten.addmm):
         # The motion MLP is not called as a module: its weights are an argument of the operator.
         return MotionMlp.products
     return getattr(module, "products", "other")

@@ -16,7 +16,6 @@ from slowfast.ops.precision import autocast_dtype, without_autocast
 BLOCK_NORM_EPS = 1e-6
 EMBED_NORM_EPS = 1e-5
 
-# By the number of axes.
 CONV = {2: nn.Conv2d, 3: Conv3d}
 BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 

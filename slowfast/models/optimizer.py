@@ -76,12 +76,10 @@ def build_optimizer(model: Model, cfg) -> torch.optim.Optimizer:
     groups = weight_decay_groups(model, solver.WEIGHT_DECAY, solver.DECAY_RELATIVE_BIAS)
     if solver.LAYER_DECAY != 1:
         groups = split_by_layer(groups, model, solver.LAYER_DECAY)
+    lr, momentum = solver.BASE_LR, solver.MOMENTUM
     if solver.OPTIMIZING_METHOD == "adamw":
-        return torch.optim.AdamW(groups, lr=solver.BASE_LR, betas=tuple(solver.BETAS), fused=True)
-    assert solver.OPTIMIZING_METHOD == "sgd"
-    optimizer = torch.optim.SGD(
-        groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.MOMENTUM > 0, fused=True
-    )
+        return torch.optim.AdamW(groups, lr=lr, betas=tuple(solver.BETAS), fused=True)
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
     for group in groups:
         for parameter in group["params"]:  # without it, the first step would take memory as it is if it is skipped
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

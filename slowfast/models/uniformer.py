@@ -124,9 +124,8 @@ class Uniformer(Model):
         maps = []
         x = self.to_map(clips)
         if x.shape[-2] < PATCH_SIZE or x.shape[-1] < PATCH_SIZE:
-            size = f"{x.shape[-2]} x {x.shape[-1]}"
-            keys = "DATA.TRAIN_CROP_SIZE, DATA.TEST_CROP_SIZE"
-            raise UserError(f"clips must be at least {PATCH_SIZE} px high and wide ({keys}), found {size}")
+            rule = f"at least {PATCH_SIZE} px high and wide (DATA.TRAIN_CROP_SIZE, DATA.TEST_CROP_SIZE)"
+            raise UserError(f"clips must be {rule}, found {x.shape[-2]} x {x.shape[-1]}")
         for stage in range(1, 5):
             x = getattr(self, f"patch_embed{stage}")(x)
             for index, block in enumerate(getattr(self, f"blocks{stage}")):
@@ -185,7 +184,6 @@ class Uniformer2d(Uniformer):
 
     @classmethod
     def from_config(cls, cfg) -> Uniformer2d:
-        """Build from the MODEL, UNIFORMER and EMIM sections."""
         motion, halving = cfg.EMIM.MOTION, cfg.UNIFORMER.TEMPORAL_DOWNSAMPLE
         for key, is_on in (("EMIM.MOTION", motion), ("UNIFORMER.TEMPORAL_DOWNSAMPLE", halving)):
             if is_on:

@@ -49,10 +49,8 @@ PUBLISHED = [
     ({**pattern("EO", "O"), "EMIM__WINDOW": [3, 7]}, 16, 84.51, 84.7),
     (pattern("EO", "O"), 16, 86.05, 86.2),
     ({**pattern("EO", "O"), "EMIM__WINDOW": [11, 7]}, 16, 90.86, 91.0),
-    (pattern("EO"), 32, 221.92, None),
     ({**BASE, **pattern("EO")}, 16, 197.97, 198),
     ({**BASE, **pattern("EO")}, 32, 525.60, 526),
-    ({**BASE, **pattern("O")}, 32, 777.08, None),
     ({**BASE, **HALVED, **pattern("O")}, 32, 258.25, 259),
 ]
 
@@ -61,7 +59,7 @@ PUBLISHED = [
 def test_published_multiply_accumulates(settings, frames, gmacs, printed):
     found = count_gmacs(meta_model(settings), (3, frames, 224, 224))
     assert found == pytest.approx(gmacs, rel=2e-4)
-    assert printed is None or found == pytest.approx(printed, abs=0.8 if printed == int(printed) else 0.2)
+    assert found == pytest.approx(printed, abs=0.8 if printed == int(printed) else 0.2)
 
 
 def closed_formulas(depth, blocks, frames, size=224, classes=174, window=7, dim=(64, 128, 320, 512)):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from emim_oracle import leaves, make_inputs
+from emim_oracle import leaves, lowered, make_inputs
 
 from slowfast.ops.emim import BACKENDS, EmimRules, MotionWeights, cost_volume, emim_attention
 
@@ -12,27 +12,12 @@ HALVES = [torch.bfloat16, torch.float16]
 TOLERANCE = {torch.bfloat16: 2e-2, torch.float16: 3e-3}
 
 
-def lowered(inputs, dtype):
-    """Return the inputs in ``dtype``, and in float64 with the same values."""
-    low, exact = [], []
-    for x in inputs:
-        if isinstance(x, torch.Tensor):
-            low.append(x.detach().to(dtype).requires_grad_())
-            exact.append(low[-1].detach().double().requires_grad_())
-        elif isinstance(x, MotionWeights):
-            low.append(MotionWeights(*(w.detach().to(dtype).requires_grad_() for w in x)))
-            exact.append(MotionWeights(*(w.detach().double().requires_grad_() for w in low[-1])))
-        else:
-            low.append(x)
-            exact.append(x)
-    return low, exact
-
-
 @pytest.mark.parametrize("rules", [EmimRules(), EmimRules(padding="mask"), EmimRules(sampling="tiled")], ids=repr)
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("backend", EXACT)
 def test_half_precision_inputs(backend, dtype, rules):
-    low, exact = lowered(make_inputs(3, 7, 7, 7, channels=16, rules=rules), dtype)
+    low = lowered(make_inputs(3, 7, 7, 7, channels=16, rules=rules), dtype)
+    exact = lowered(low, torch.float64)
     found, expected = (emim_attention(*x, rules=rules, backend=backend) for x in (low, exact))
     assert found.dtype == dtype
     pairs = [(found, expected)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from emim_oracle import AWKWARD, make_inputs, oracle
+from emim_oracle import AWKWARD, lowered, make_inputs, oracle
 
 from slowfast.ops.emim import EmimRules, emim_attention
 from slowfast.ops.emim.natten import why_not_natten
@@ -17,12 +17,6 @@ RULES = EmimRules()
 REASON = why_not_natten(torch.zeros(1, 8), 3, RULES, needs_grad=False)
 pytestmark = pytest.mark.filterwarnings("ignore:(return_lse is deprecated|flex_attention called without)")
 needs_natten = pytest.mark.skipif(REASON is not None, reason=str(REASON))
-
-
-def lowered(inputs, dtype):
-    *tokens, window, bias, motion = inputs
-    motion = motion and type(motion)(*(weight.to(dtype) for weight in motion))
-    return *(x.to(dtype) for x in tokens), window, None if bias is None else bias.to(dtype), motion
 
 
 # Channels that are no power of two with the bias; windows up to beyond twice the map.

@@ -39,6 +39,13 @@ def leaves(inputs):
     return [*tensors, *([] if bias is None else [bias]), *(motion or ())]
 
 
+def lowered(inputs, dtype):
+    """Return copies of the inputs in ``dtype``, which require gradients."""
+    *tensors, window, bias, motion = inputs
+    *tensors, bias = (None if x is None else x.detach().to(dtype).requires_grad_() for x in (*tensors, bias))
+    return *tensors, window, bias, motion and MotionWeights(*(x.detach().to(dtype).requires_grad_() for x in motion))
+
+
 def oracle(query, key, value, window, bias, motion, rules):
     """Return F + M by looping over frames and places, from Eqs. 3 to 5 and the rules in words."""
     _, frames, height, width, _, channels = query.shape
