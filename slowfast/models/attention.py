@@ -198,8 +198,6 @@ class JointCostVolumeAttention(Attention):
 def _shared(cfg, stage: int) -> dict:
     """Return the keywords that attentions with windows have in common."""
     emim = cfg.EMIM
-    if len(emim.WINDOW) != 2:
-        raise UserError(f"EMIM.WINDOW has one entry for stage 3 and one for stage 4, found {emim.WINDOW}")
     window = emim.WINDOW[stage - 3]
     if window < 1 or (emim.SAMPLING == "sliding" and window % 2 == 0):
         rule = "at least 1 and, centred on a token (EMIM.SAMPLING sliding), odd"

@@ -69,7 +69,9 @@ class Uniformer(Model):
         init_std: float = 0.02,
     ) -> None:
         super().__init__()
-        _check_stages(embed_dim, depth, head_dim, checkpoint_num)
+        for dim in embed_dim[2:]:
+            if dim % head_dim:
+                raise UserError(f"UNIFORMER.EMBED_DIM {dim} is not a multiple of UNIFORMER.HEAD_DIM {head_dim}")
         self.checkpoint_num = tuple(checkpoint_num)
 
         axes = self.axes
@@ -146,11 +148,11 @@ class Uniformer(Model):
     def layer_groups(self) -> list[list[nn.Parameter]]:
         layers: list[list[nn.Module]] = [[self.patch_embed1]]
         for stage in range(1, 5):
-            blocks = [[block] for block in getattr(self, f"blocks{stage}")]
+            blocks = [[block] for block in getattr(self, f"blocks{stage}")] or [[]]
             blocks[0] += [getattr(self, f"patch_embed{stage}")] if stage > 1 else []
             layers += blocks
         layers.append([self.norm, self.head])
-        return [[parameter for module in layer for parameter in module.parameters()] for layer in layers]
+        return [[parameter for module in layer for parameter in module.parameters()] for layer in layers if layer]
 
     def stage_of(self, name: str) -> str:
         child = super().stage_of(name)
@@ -196,16 +198,6 @@ class Uniformer2d(Uniformer):
             shape = tuple(clips.shape)
             raise UserError(f"clips of still images (DATA.NUM_FRAMES 1) must be (B, 3, 1, H, W), found {shape}")
         return clips.squeeze(2).contiguous(memory_format=torch.channels_last)
-
-
-def _check_stages(embed_dim, depth, head_dim, checkpoint_num) -> None:
-    lists = {"UNIFORMER.EMBED_DIM": embed_dim, "UNIFORMER.DEPTH": depth, "MODEL.CHECKPOINT_NUM": checkpoint_num}
-    for name, values in lists.items():
-        if len(values) != 4:
-            raise UserError(f"{name} must have 4 entries, one per stage, found {list(values)}")
-    for dim in embed_dim[2:]:
-        if dim % head_dim:
-            raise UserError(f"UNIFORMER.EMBED_DIM {dim} is not a multiple of UNIFORMER.HEAD_DIM {head_dim}")
 
 
 def _checkpointed(block: nn.Module, x: torch.Tensor) -> torch.Tensor:

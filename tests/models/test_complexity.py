@@ -45,13 +45,10 @@ PUBLISHED = [
     ({**HALVED, **pattern("O")}, 16, 41.66, 41.8),
     (pattern("O"), 16, 109.45, 110),
     (pattern("EO"), 16, 85.15, 85),
-    (pattern("E"), 16, 61.31, 62),
     ({**pattern("EO", "O"), "EMIM__WINDOW": [3, 7]}, 16, 84.51, 84.7),
     (pattern("EO", "O"), 16, 86.05, 86.2),
     ({**pattern("EO", "O"), "EMIM__WINDOW": [11, 7]}, 16, 90.86, 91.0),
     ({**BASE, **pattern("EO")}, 16, 197.97, 198),
-    ({**BASE, **pattern("EO")}, 32, 525.60, 526),
-    ({**BASE, **HALVED, **pattern("O")}, 32, 258.25, 259),
 ]
 
 

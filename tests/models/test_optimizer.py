@@ -51,6 +51,11 @@ def test_rules_go_by_module_and_last_name(wrap):
     assert {name.removeprefix("0.") for name in exempt} == {"rpb", "rpb_proj.bias", "norm.weight", "norm.bias", "scale"}
 
 
+def test_stages_without_blocks_have_learning_rates():
+    model = tiny_model(UNIFORMER__DEPTH=[0, 1, 0, 1])
+    assert sum(map(len, model.layer_groups())) == len(list(model.parameters())) and all(model.layer_groups())
+
+
 def test_learning_rates_fall_from_the_head_to_the_stem_block_by_block():
     model = tiny_model()  # stem, blocks 1 + 1 + 3 + 2, norm and head: nine layers
     optimizer = build_optimizer(model, make_cfg(SOLVER__LAYER_DECAY=0.5))
