@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
-import os
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -84,9 +84,9 @@ class Recorder:
         for field, value in fields.items() if self._has_board else ():
             self._board().add_scalar(f"{name}/{field}", value, step)
 
-    def has_epoch(self, name: str, epoch: int) -> bool:
-        """Return whether an event of this name and epoch is recorded already."""
-        return any(event["epoch"] == epoch for event in read_events(self.output_dir, name))
+    def has(self, name: str, **fields) -> bool:
+        """Return whether an event with these fields is recorded already."""
+        return any(fields.items() <= event.items() for event in read_events(self.output_dir, name))
 
     def text(self, name: str, content: str) -> None:
         """Show preformatted text in TensorBoard."""
@@ -122,49 +122,33 @@ class Recorder:
 
 def build_recorder(cfg, is_main: bool) -> Recorder:
     """Build the recorder of a process; only that of the main one records."""
-    wandb_run = None
-    if cfg.WANDB.ENABLE:
-        # On every process, so that all of them stop with the same message and none waits for the main one.
-        _check_wandb(cfg.WANDB.PROJECT, cfg.TENSORBOARD.ENABLE)
-        wandb_run = _start_wandb(cfg.OUTPUT_DIR, cfg.WANDB.PROJECT, yaml.safe_load(cfg.dump())) if is_main else None
-    if cfg.TENSORBOARD.HISTOGRAM_PERIOD and not cfg.TENSORBOARD.ENABLE:
-        raise UserError(
-            f"TENSORBOARD.HISTOGRAM_PERIOD is {cfg.TENSORBOARD.HISTOGRAM_PERIOD}, but TENSORBOARD.ENABLE is False; set "
-            "the one to 0 or the other to True"
-        )
-    return Recorder(cfg.OUTPUT_DIR, is_main, cfg.TENSORBOARD.ENABLE, wandb_run)
-
-
-def _check_wandb(project: str, tensorboard: bool) -> None:
-    found = importlib.util.find_spec("wandb")
-    # The package calls the folder of its data like itself; a folder is no package.
-    if found is None or found.origin is None:
-        raise UserError("WANDB.ENABLE is True, but the package is not installed: pip install wandb")
-    if not project:
-        raise UserError("WANDB.PROJECT is empty; it must name a project of yours, which is made if there is none")
-    if not tensorboard:
-        raise UserError("WANDB.ENABLE is True, but TENSORBOARD.ENABLE, which it mirrors, is False")
+    wandb, board = cfg.WANDB, cfg.TENSORBOARD
+    if board.HISTOGRAM_PERIOD and not board.ENABLE:
+        raise UserError(f"TENSORBOARD.HISTOGRAM_PERIOD is {board.HISTOGRAM_PERIOD}, but TENSORBOARD.ENABLE is False")
+    if wandb.ENABLE:  # on every process, so that all of them stop with the same message
+        found = importlib.util.find_spec("wandb")
+        if found is None or found.origin is None:  # the package calls the folder of its data like itself
+            raise UserError("WANDB.ENABLE is True, but the package is not installed: pip install wandb")
+        if not wandb.PROJECT or not board.ENABLE:
+            raise UserError(
+                "WANDB.ENABLE needs WANDB.PROJECT, made if there is none, and TENSORBOARD.ENABLE, to mirror it"
+            )
+    run = _start_wandb(cfg.OUTPUT_DIR, wandb.PROJECT, yaml.safe_load(cfg.dump())) if wandb.ENABLE and is_main else None
+    return Recorder(cfg.OUTPUT_DIR, is_main, board.ENABLE, run)
 
 
 def _start_wandb(output_dir: str, project: str, config: dict):
     """Start or continue the run whose identity is in ``wandb_run_id.txt``."""
     import wandb
 
-    path = os.path.join(output_dir, WANDB_RUN_ID)
-    run_id = None
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            run_id = file.read().strip() or None
+    path = Path(output_dir, WANDB_RUN_ID)
+    run_id = path.read_text().strip() if path.exists() else None
+    settings = {"settings": wandb.Settings(console="off"), "allow_val_change": True, "sync_tensorboard": True}
     try:
-        run = wandb.init(
-            project=project, id=run_id, resume="allow", dir=output_dir, config=config, sync_tensorboard=True,
-            allow_val_change=True, settings=wandb.Settings(console="off"),
-        )  # fmt: skip
+        run = wandb.init(project=project, id=run_id, resume="allow", dir=output_dir, config=config, **settings)
     except wandb.errors.Error as error:
         raise UserError(
-            f"Weights & Biases cannot be used: {error} (`wandb login` or WANDB_API_KEY logs in; WANDB_MODE=offline "
-            f"keeps the data in {output_dir}/wandb, and `wandb sync` sends them later)"
+            f"Weights & Biases: {error} (`wandb login` logs in; WANDB_MODE=offline needs no account)"
         ) from error
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(f"{run.id}\n")
+    path.write_text(f"{run.id}\n")
     return run

@@ -183,7 +183,7 @@ def validate(
             continue
         accuracy = accuracy_summary(ensemble(views.logits, "sum_logits"), views.labels)
         counts = {"num_videos": len(views.labels), "bad_videos": len(views.bad_videos)}
-        if not recorder.has_epoch(name, epoch):  # before the run was killed, and the numbers are the same
+        if not recorder.has(name, epoch=epoch, **accuracy):  # from before the run was killed
             recorder.scalars(name, step, epoch=epoch, **accuracy, **counts)
         logger.info(
             "epoch %d: validation%s top-1 %.2f %%, top-5 %.2f %% (%d videos, centre clip and crop)",
@@ -208,17 +208,10 @@ class ViewScores:
 
 @torch.no_grad()
 def score_views(model: nn.Module, evaluation: Evaluation, description: str) -> ViewScores | None:
-    """Run the model over all views of the data set.
+    """Run the model over all views of the data set; return all scores on the main process, None on the others.
 
-    Which views are scored together changes a logit by the rounding of its precision, because libraries choose their
-    algorithms by the size of a batch. With one clip per process and step (TEST.BATCH_SIZE 1) every number of
-    processes gives the same logits to the last bit.
-
-    Returns:
-        All scores on the main process, None on the others.
-
-    Raises:
-        UserError: a video is bad and must not be counted as wrong, or none can be decoded.
+    Libraries choose their algorithms by the size of a batch, which changes the rounding of logits; with TEST.BATCH_SIZE
+    1 every number of processes gives the same ones to the last bit.
     """
     process, loader, precision = evaluation.process, evaluation.loader, evaluation.precision
     is_strict = evaluation.on_bad_video == "error"
