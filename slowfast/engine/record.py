@@ -60,6 +60,7 @@ class Recorder:
         self._wandb_run = wandb_run
         self._writer = None
         self._resumed_at: int | None = None
+        self._texts: dict[str, str] = {}  # shown when the board is opened, after it is known where the run resumes
 
     def resume_at(self, step: int) -> None:
         """Hide what TensorBoard has of later steps, which are going to be taken again; before anything is drawn."""
@@ -71,6 +72,8 @@ class Recorder:
 
             purge_step = None if self._resumed_at is None else self._resumed_at + 1
             self._writer = SummaryWriter(f"{self.output_dir}/tensorboard", purge_step=purge_step)
+            for name, content in self._texts.items():
+                self._writer.add_text(name, "\n".join(f"    {line}" for line in content.splitlines()))
         return self._writer
 
     def event(self, name: str, **fields) -> None:
@@ -90,8 +93,7 @@ class Recorder:
 
     def text(self, name: str, content: str) -> None:
         """Show preformatted text in TensorBoard."""
-        if self._has_board:
-            self._board().add_text(name, "\n".join(f"    {line}" for line in content.splitlines()))
+        self._texts[name] = content
 
     def image(self, name: str, pixels: np.ndarray, step: int) -> None:
         """Show a picture, uint8 (H, W, 3)."""

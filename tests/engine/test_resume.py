@@ -275,7 +275,7 @@ def test_tensorboard_shows_each_step_once_after_a_kill(run, steps, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     settings = (*SETTINGS, "TENSORBOARD.ENABLE", True, "TRAIN.CHECKPOINT_STEPS", 4)
-    steps.at[7] = "kill"
+    steps.at[6] = "kill"  # five steps are drawn, the checkpoint is that of the fourth
     with pytest.raises(Killed):
         run(*settings)
     assert run(*settings, tasks=("train", "test")).status == 0

@@ -203,7 +203,7 @@ def test_the_first_error_is_seen_when_the_disk_is_full(tmp_path, monkeypatch):
 
     recorder = Recorder(str(tmp_path), True, True)
     with pytest.raises(ValueError, match="the reason"), recorder:
-        recorder.text("config", "A: 1")
+        recorder.image("train_batch", np.zeros((2, 2, 3), np.uint8), 0)
         monkeypatch.setattr(SummaryWriter, "close", full)
         raise ValueError("the reason")
 
