@@ -216,6 +216,8 @@ def _write_environment(cfg, process, recorder) -> None:
     master = f" (master {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']})" if process.world_size > 1 else ""
     size, version = process.world_size, torch.__version__
     logger.info("device: %s, rank 0 of world size %d%s; torch %s", environment["device"], size, master, version)
+    for rank, host in enumerate(process.hosts):
+        logger.info("  rank %d: %s", rank, host)
 
 
 def _version(package: str) -> str | None:
