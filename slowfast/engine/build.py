@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from slowfast.datasets.augment.on_device import build_normalize, build_train_batch_transform
-from slowfast.datasets.loader import construct_loader, explained, shut_down
+from slowfast.datasets.loader import construct_loader, shut_down
 from slowfast.engine.checkpoint import Checkpoints, list_checkpoints, starting_weights
 from slowfast.engine.record import Recorder
 from slowfast.engine.report import Report, draw_training_batch
@@ -35,22 +35,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """Plain settings of a training.
-
-    ``schedule`` maps progress in epochs to the learning rate; ``batch_transform`` maps bytes (B, 3, T, H, W), labels
-    and a generator to clips and targets; ``clips_per_step`` is the nominal number of clips that this process sees in a
-    step, ``micro_batch`` how many of them it computes at a time (0: all).
-    """
+    """Plain settings of a training."""
 
     seed: int
     rank: int
     is_alone: bool
     device: torch.device
     autocast: Callable[[], AbstractContextManager]
-    batch_transform: Callable
-    schedule: Callable[[float], float]
-    clips_per_step: int
-    micro_batch: int
+    batch_transform: Callable  # bytes (B, 3, T, H, W), labels and a generator to clips and targets
+    schedule: Callable[[float], float]  # progress in epochs to the learning rate
+    clips_per_step: int  # of this process, if no video is bad
+    micro_batch: int  # clips of a pass, 0: all
     clip_gradient: float
     num_epochs: int
     eval_period: int
@@ -81,11 +76,9 @@ class Training:
     def __enter__(self) -> Training:
         return self
 
-    def __exit__(self, error_type, error, *_) -> None:
+    def __exit__(self, *_) -> None:
         shut_down(self.loader)
         shut_down(self.evaluation.loader)
-        if isinstance(error, RuntimeError):
-            raise explained(error) from error
 
     @classmethod
     def from_config(cls, cfg, process: Process, recorder: Recorder) -> Training:

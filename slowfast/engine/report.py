@@ -21,6 +21,7 @@ from slowfast.engine.record import Recorder
 from slowfast.utils.distributed import Process, all_reduce_sum, gather_to_all
 from slowfast.utils.errors import UserError
 from slowfast.utils.logging import format_duration, progress_bar
+from slowfast.utils.pictures import draw_batch, write_png
 
 logger = logging.getLogger(__name__)
 
@@ -235,8 +236,6 @@ def draw_training_batch(
 ) -> None:  # fmt: skip
     """Draw a batch of every ``period``-th epoch to ``path`` and the recorder; ``facts`` are those of ``draw_batch``."""
     if epoch % period == 0:
-        from slowfast.utils.pictures import draw_batch, write_png  # matplotlib: half a second, not at the start
-
         pixels = draw_batch(clips, targets, *facts, title=f"Training batch of epoch {epoch + 1}")
         write_png(pixels, path)
         recorder.image("train_batch", pixels, step)

@@ -34,6 +34,7 @@ from slowfast.utils.errors import UserError
 from slowfast.utils.files import replacing
 from slowfast.utils.logging import read_events
 from slowfast.utils.metrics import METHOD, accuracy_intervals, accuracy_summary, confusion_matrix, per_class_accuracy
+from slowfast.utils.pictures import plot_confusion_matrix, plot_learning_curves
 
 RESULTS = "test_results.json"
 SCORES = "test_scores.npz"
@@ -68,8 +69,6 @@ def write_results(
         for label, name in enumerate(names):
             percent = "" if np.isnan(accuracy[label]) else f"{100 * accuracy[label]:.2f}"
             writer.writerow([label, name, counts[label], percent])
-    from slowfast.utils.pictures import plot_confusion_matrix  # matplotlib: half a second, not at the start
-
     matrix = confusion_matrix(scores, labels, num_classes)
     plot_confusion_matrix(matrix, names, os.path.join(output_dir, "confusion_matrix.png"))
     # Last: its presence says that the test is complete.
@@ -80,8 +79,6 @@ def plot_run(output_dir: str) -> None:
     """Draw ``learning_curves.png`` from the run's event log."""
     train, val = read_epochs(output_dir, "train_epoch"), read_epochs(output_dir, "val")
     if train:
-        from slowfast.utils.pictures import plot_learning_curves  # as above
-
         plot_learning_curves(train, val, os.path.join(output_dir, "learning_curves.png"))
 
 

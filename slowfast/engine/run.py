@@ -67,6 +67,7 @@ def _enabled(cfg, tasks: tuple[str, ...]) -> tuple[str, ...]:
 
 def _start(cfg, tasks: tuple[str, ...], dry_run_command: str | None) -> int:
     """Join the other processes and run, or dry run, the tasks; imports what is heavy, after the settings are read."""
+    from slowfast.datasets.loader import explained
     from slowfast.utils.distributed import barrier, process_group
     from slowfast.utils.signals import Terminated
 
@@ -80,6 +81,10 @@ def _start(cfg, tasks: tuple[str, ...], dry_run_command: str | None) -> int:
             barrier()  # the main process may still be writing, and launchers end all when the first has ended
             sys.stderr.write(f"{stop}; the same command continues from there\n")
             return stop.status
+        except RuntimeError as error:
+            if (mended := explained(error)) is not error:
+                raise mended from error
+            raise
     return 0
 
 

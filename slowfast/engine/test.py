@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from slowfast.datasets.augment.on_device import build_normalize
-from slowfast.datasets.loader import Batch, construct_loader, explained, shut_down
+from slowfast.datasets.loader import Batch, construct_loader, shut_down
 from slowfast.engine.checkpoint import checkpoint_to_test, load_model_state
 from slowfast.engine.record import Recorder
 from slowfast.engine.results import SCORES, Scores, measure, read_results, save_scores, summary_line, write_results
@@ -218,7 +218,7 @@ def score_views(model: nn.Module, evaluation: Evaluation, description: str) -> V
     was_training = model.training
     model.eval()
     videos, views, logits, bad_videos = [], [], [], []
-    for batch in progress_bar(_batches(loader), len(loader), description, process.is_main):
+    for batch in progress_bar(loader, len(loader), description, process.is_main):
         bad_videos += [(bad.video_index, bad.path, bad.reason) for bad in batch.bad]
         if bad_videos and is_strict:
             break
@@ -237,20 +237,10 @@ def score_views(model: nn.Module, evaluation: Evaluation, description: str) -> V
     bad_anywhere = [bad for share in gather_to_all(bad_videos) for bad in share]
     if bad_anywhere and is_strict:
         _, path, reason = bad_anywhere[0]
-        raise UserError(
-            f"{path} has no score: {reason}. Remove it from the list, or set TEST.ON_BAD_VIDEO count_wrong to count "
-            "such videos as wrong"
-        )
+        raise UserError(f"{path} has no score: {reason}. Exclude it, or set TEST.ON_BAD_VIDEO count_wrong")
     shares = gather_to_main((videos, views, logits))
     bad = {index: (path, reason) for index, path, reason in bad_anywhere}
     return None if shares is None else _assemble(shares, bad, loader.dataset)
-
-
-def _batches(loader) -> Iterator[Batch]:
-    try:
-        yield from loader
-    except RuntimeError as error:
-        raise explained(error) from error
 
 
 def _not_finite(logits: np.ndarray, batch: Batch, dataset, precision: str) -> list[tuple[int, str, str]]:
@@ -277,9 +267,7 @@ def _assemble(shares: list[tuple], bad: dict[int, tuple[str, str]], dataset) -> 
     if (times_scored != 1).any():
         video, view = np.argwhere(times_scored != 1)[0]
         raise RuntimeError(f"view {view} of video {video} was scored {times_scored[video, view]} times, not once")
-    for path, reason in list(bad.values())[:_MAX_WARNINGS]:
-        logger.warning("counted as wrong: %s: %s", path, reason)
-    if len(bad) > _MAX_WARNINGS:
-        logger.warning("counted as wrong: %d videos in all", len(bad))
     bad_videos = [{"path": path, "reason": reason} for path, reason in bad.values()]
+    for video in bad_videos[:_MAX_WARNINGS]:
+        logger.warning("counted as wrong, one of %d: %s: %s", len(bad), video["path"], video["reason"])
     return ViewScores(table, np.asarray(dataset.labels), bad_videos)

@@ -5,13 +5,10 @@ Dimension letters: ``B`` clips, ``T`` frames, ``H W`` height and width (px), ``K
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Sequence
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -86,8 +83,9 @@ def describe_target(target: np.ndarray, label_smoothing: float, class_names: Seq
 
 def _write(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, width: int) -> None:
     """Write one line, shortened where the page ends."""
-    # Matplotlib brings a font that has more than the Latin alphabet.
-    font = ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), 15)
+    # Matplotlib brings a font that has more than the Latin alphabet; importing it would take half a second.
+    folder = importlib.util.find_spec("matplotlib").submodule_search_locations[0]
+    font = ImageFont.truetype(os.path.join(folder, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf"), 15)
     shown = text
     while draw.textlength(shown, font=font) > width - 2 * _GAP:
         shown = f"{shown[:-2]}…"
@@ -108,7 +106,10 @@ def plot_learning_curves(train: Sequence[dict], val: Sequence[dict], path: str) 
         val: entries with ``epoch`` and ``top1`` (percent); may be empty.
         path: PNG file to write.
     """
-    figure, (loss_axis, accuracy_axis) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    loss_axis, accuracy_axis = figure.subplots(1, 2)
     epochs = [entry["epoch"] for entry in train]
     loss_axis.plot(epochs, [entry["loss"] for entry in train], marker=".")
     loss_axis.set(xlabel="epoch", ylabel="training loss")
@@ -122,14 +123,16 @@ def plot_learning_curves(train: Sequence[dict], val: Sequence[dict], path: str) 
         axis.grid(alpha=0.3)
         axis.xaxis.get_major_locator().set_params(integer=True)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def plot_confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str) -> None:
     """Draw counts (K, K), rows the true class, as shares of each row; names only where they can be read."""
     num_classes = len(matrix)
+    from matplotlib.figure import Figure
+
     side = min(4 + 0.32 * num_classes, 16)
-    figure, axis = plt.subplots(figsize=(side + 1, side), layout="constrained")
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axis = figure.subplots()
     rows = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, rows, out=np.zeros(matrix.shape), where=rows > 0)
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -144,4 +147,3 @@ def plot_confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: 
             axis.text(column, row, f"{matrix[row, column]:g}", ha="center", va="center", color=color, fontsize=8)
     figure.colorbar(image, ax=axis, shrink=0.8, label="share of the true class")
     figure.savefig(path, dpi=120)
-    plt.close(figure)
