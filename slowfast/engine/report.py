@@ -139,6 +139,7 @@ class Report:
         rows = torch.stack([values for _, values, *_ in steps]).tolist()  # waits for the device
         recent, self._recent = self._recent, Counts()
         recent.elapsed = time.perf_counter() - self._read_at
+        self.was_finite = all(math.isfinite(norm) for _, _, norm in rows)
         for (number, _, num_clips, videos, _), (loss, correct, norm) in zip(steps, rows, strict=True):
             if self._is_counted(number, loss, norm, videos):
                 recent.add(Counts(num_clips, loss, correct))

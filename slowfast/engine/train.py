@@ -40,6 +40,7 @@ class TrainState:
     is_validated: bool = True  # False after an epoch whose validation is still to come
     best_top1: float = -1.0
     counts: Counts = field(default_factory=Counts)  # of the epoch under way
+    kept_buffers: list[torch.Tensor] = field(default_factory=list)  # when the device was last read
 
     @property
     def plain_model(self) -> nn.Module:
@@ -78,6 +79,12 @@ class TrainState:
         self.is_validated, self.best_top1 = saved["is_validated"], saved["best_top1"]
         self.counts = Counts(**saved["counts"])
 
+    def keep_buffers(self, was_finite: bool) -> None:
+        """Keep the statistics of batch norms, or go back to those kept: a skipped step may have spoilt them."""
+        for buffer, kept in () if was_finite else zip(self.model.buffers(), self.kept_buffers, strict=True):
+            buffer.copy_(kept)
+        self.kept_buffers = [buffer.clone() for buffer in self.model.buffers()]
+
     def begin_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch, counted from 0."""
         self.epoch, self.step, self.counts = epoch, 0, Counts()
@@ -95,6 +102,7 @@ def train(cfg, process: Process, recorder: Recorder) -> None:
     plan, report, checkpoints = run.plan, run.report, run.checkpoints
     state = TrainState(run.model, run.optimizer, run.scaler, run.ema)
     checkpoints.resume(state)
+    state.keep_buffers(was_finite=True)
     if state.epoch >= plan.num_epochs and state.is_validated:
         logger.info("training is already finished: %d epochs in %s", state.epoch, cfg.OUTPUT_DIR)
     with run, StopRequest() as stop:
@@ -136,6 +144,7 @@ def train_one_epoch(
         if not (is_over or wants_end or report.is_due(state.step) or checkpoints.is_due(state)):
             continue
         is_stopped = report.read(state.counts, stop.is_requested)  # the only line that waits: for device and processes
+        state.keep_buffers(report.was_finite)
         if is_over:
             report.end_epoch(state.counts, state.plain_model)
             state.begin_epoch(state.epoch + 1)

@@ -12,7 +12,6 @@ from PIL import Image
 
 from slowfast.engine import build, train
 from slowfast.engine.record import EVENTS, Recorder
-from slowfast.models.losses import soft_target_cross_entropy
 from slowfast.utils import distributed
 from slowfast.utils.logging import EventLog, read_events
 from slowfast.utils.pictures import describe_target, draw_batch, write_png
@@ -22,16 +21,17 @@ ONE_EPOCH = ("SOLVER.MAX_EPOCH", 1)
 
 @pytest.fixture
 def poison(monkeypatch):
-    """Give the loss of some steps, counted from 0, no finite value."""
+    """Give the clips of some steps, counted from 0, no finite value."""
+    accumulate = train.accumulate_gradients
 
     def poison(is_poisoned):
         calls = []
 
-        def loss(logits, targets):
+        def poisoned(state, clips, *arguments):
             calls.append(1)
-            return soft_target_cross_entropy(logits, targets) * (float("nan") if is_poisoned(len(calls) - 1) else 1.0)
+            return accumulate(state, clips * (float("nan") if is_poisoned(len(calls) - 1) else 1.0), *arguments)
 
-        monkeypatch.setattr(train, "soft_target_cross_entropy", loss)
+        monkeypatch.setattr(train, "accumulate_gradients", poisoned)
 
     return poison
 
