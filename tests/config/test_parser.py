@@ -58,3 +58,20 @@ def test_dump_is_a_configuration(tmp_path):
     again = get_cfg()
     again.merge_from_file(write(tmp_path, dumped=cfg.dump()))
     assert again == cfg
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("SOLVER.BASE_LR", -1.0, "above 0"),
+        ("SOLVER.BASE_LR", "nan", "above 0"),
+        ("SOLVER.BETAS", [0.9, 1.0], "2 values, each at least 0 and below 1"),
+        ("DATA.TRAIN_JITTER_SCALES_RELATIVE", [0.5, 0.1], "2 values, each above 0 and at most 1, rising"),
+        ("TRAIN.MICRO_BATCH_SIZE", -1, "auto or at least 0"),
+        ("EMIM.BACKEND", "cudnn", "auto | reference | dense | natten | triton"),
+    ],
+)
+def test_ranges_are_checked_where_a_value_comes_from(key, value, allowed):
+    with pytest.raises(ValueError, match="command line: ") as error:
+        get_cfg().merge_from_list([key, value])
+    assert f"{key} is " in str(error.value) and str(error.value).endswith(f"allowed: {allowed}")
