@@ -115,10 +115,8 @@ def choose_micro_batch(
 ) -> int:
     """Return the largest number of clips, a halving of ``clips_per_step``, whose passes fit on a CUDA device.
 
-    Passes are tried, beginning with all clips; the smallest result of all processes counts.
-
-    Raises:
-        UserError: on a CPU, where the system kills what takes too much instead of saying so.
+    Passes are tried, beginning with all clips; the smallest result of all processes counts. A CPU has no such limit
+    that could be tried: its system kills what takes too much.
     """
     if device.type != "cuda":
         raise UserError("TRAIN.MICRO_BATCH_SIZE is auto; allowed on a CPU: a number of clips, or 0 for all at once")
@@ -132,7 +130,7 @@ def choose_micro_batch(
 
 def _fits(model: nn.Module, clip_shape: tuple, precision: str, size: int, device: torch.device) -> bool:
     """Try a pass beside the optimizer state to come; parameters and buffers stay as they are."""
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    buffers = [buffer.clone() for buffer in model.buffers()]
     try:
         state = [torch.empty_like(parameter) for parameter in model.parameters() for _ in range(3)]
         with autocast(precision, device)():
@@ -144,8 +142,8 @@ def _fits(model: nn.Module, clip_shape: tuple, precision: str, size: int, device
         return False
     finally:
         model.zero_grad(set_to_none=True)
-        for name, buffer in model.named_buffers():
-            buffer.copy_(buffers[name])
+        for buffer, kept in zip(model.buffers(), buffers):
+            buffer.copy_(kept)
         torch.cuda.empty_cache()
 
 
@@ -193,14 +191,8 @@ def _build_schedule(solver) -> Callable[[float], float]:
         raise UserError(f"SOLVER.COSINE_END_LR {solver.COSINE_END_LR:g} is above SOLVER.BASE_LR {solver.BASE_LR:g}")
     if solver.WARMUP_EPOCHS >= solver.MAX_EPOCH:
         logger.warning("SOLVER.WARMUP_EPOCHS is not less than SOLVER.MAX_EPOCH: the learning rate rises to the end")
-    return partial(
-        cosine_with_warmup,
-        base_lr=solver.BASE_LR,
-        max_epoch=solver.MAX_EPOCH,
-        warmup_epochs=solver.WARMUP_EPOCHS,
-        warmup_start_lr=solver.WARMUP_START_LR,
-        end_lr=solver.COSINE_END_LR,
-    )
+    rates = {"base_lr": solver.BASE_LR, "warmup_start_lr": solver.WARMUP_START_LR, "end_lr": solver.COSINE_END_LR}
+    return partial(cosine_with_warmup, max_epoch=solver.MAX_EPOCH, warmup_epochs=solver.WARMUP_EPOCHS, **rates)
 
 
 def _build_records(

@@ -1,12 +1,8 @@
-"""Learning rate and random numbers as pure functions of where training is, not of how it came there."""
+"""Learning rate as a pure function of where training is, not of how it came there."""
 
 from __future__ import annotations
 
 import math
-import random
-
-import numpy as np
-import torch
 
 
 def cosine_with_warmup(
@@ -20,11 +16,3 @@ def cosine_with_warmup(
         return warmup_start_lr + (base_lr - warmup_start_lr) * progress / warmup_epochs
     share = (progress - warmup_epochs) / (max_epoch - warmup_epochs)
     return end_lr + 0.5 * (base_lr - end_lr) * (1 + math.cos(math.pi * share))
-
-
-def seed_everything(*key: int) -> None:
-    """Seed Python, NumPy and torch from a key such as (seed, epoch, step, rank): a resumed run then draws the same."""
-    python_seed, numpy_seed, torch_seed = np.random.SeedSequence(key).generate_state(3)
-    random.seed(int(python_seed))
-    np.random.seed(int(numpy_seed))
-    torch.manual_seed(int(torch_seed))
