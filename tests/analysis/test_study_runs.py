@@ -25,6 +25,7 @@ def ran(tmp_path_factory, settings, data_dir):
     folder = tmp_path_factory.mktemp("study")
     settings = {**settings, "DEVICE": "cpu"}
     settings["DATA"]["PATH_TO_DATA_DIR"] = str(data_dir)
+    settings["SOLVER"] |= {"MAX_EPOCH": 20}  # long enough to be interrupted
     settings["TEST"] |= {"NUM_ENSEMBLE_VIEWS": 1, "NUM_SPATIAL_CROPS": 1}
     (folder / "off.yaml").write_text(yaml.safe_dump(settings | {"EMIM": {"WINDOW": [3, 3], "MOTION": False}}))
     (folder / "broken.yaml").write_text("_BASE_: off.yaml\nMODEL: {PRETRAINED: none.pth}\n")
