@@ -75,7 +75,7 @@ def test_finished_runs_are_not_repeated(ran, caplog):
 
 
 def test_other_settings_are_an_error_that_names_them(ran):
-    with pytest.raises(UserError, match=r"SOLVER.MAX_EPOCH is 2 there and 3 here.*another --out"):
+    with pytest.raises(UserError, match=r"SOLVER.MAX_EPOCH is 20 there and 3 here.*another --out"):
         check_folders(study_of(ran, "SOLVER.MAX_EPOCH", "3").runs)
     check_folders(study_of(ran, "SOLVER.MAX_EPOCH", "3", cfg="broken.yaml").runs)  # it has nothing to lose
 
