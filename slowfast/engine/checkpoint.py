@@ -179,21 +179,14 @@ def checkpoint_to_test(output_dir: str, configured: str) -> str:
 
 def load_model_state(model: nn.Module, state: dict[str, torch.Tensor], path: str) -> None:
     """Fill ``model`` with every tensor of a checkpoint, which must be of the same architecture."""
-    target = model.state_dict()
-    problems = [f"missing {name}" for name in target if name not in state]
-    problems += [f"unexpected {name}" for name in state if name not in target]
-    problems += [
-        f"{name} is {tuple(state[name].shape)} in the file, {tuple(target[name].shape)} in the model"
-        for name in target
-        if name in state and state[name].shape != target[name].shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        _, *problems = (line.strip() for line in str(error).splitlines())
         raise UserError(
             f"{path} is a checkpoint of another architecture than the configuration describes: "
-            f"{'; '.join(problems[:5])}{more}. To start from its weights instead, use MODEL.PRETRAINED"
-        )
-    model.load_state_dict(state)
+            f"{' '.join(problems[:5])} To start from its weights instead, use MODEL.PRETRAINED"
+        ) from error
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict, path: str) -> None:
@@ -213,13 +206,9 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict, path: st
 
 def changed_settings(old: str, new: str) -> list[str]:
     """Return "KEY: old -> new" for every setting in which two dumped configurations differ."""
-    old_settings, new_settings = flat_settings(yaml.safe_load(old)), flat_settings(yaml.safe_load(new))
-    keys = sorted(old_settings.keys() | new_settings.keys())
-    return [
-        f"{key}: {old_settings.get(key, 'not set')} -> {new_settings.get(key, 'not set')}"
-        for key in keys
-        if old_settings.get(key) != new_settings.get(key)
-    ]
+    before, after = (flat_settings(yaml.safe_load(dumped)) for dumped in (old, new))
+    pairs = {key: (before.get(key, "not set"), after.get(key, "not set")) for key in sorted(before | after)}
+    return [f"{key}: {then} -> {now}" for key, (then, now) in pairs.items() if then != now]
 
 
 def starting_weights(start: str, config: str, compared: tuple[str, ...] = (), ignored: tuple[str, ...] = ()) -> str:
@@ -231,9 +220,6 @@ def starting_weights(start: str, config: str, compared: tuple[str, ...] = (), ig
         config: the dumped settings of the run that is to start.
         compared: beginnings of the keys that decide what weights mean; the log warns where they differ.
         ignored: keys among them that do not.
-
-    Raises:
-        UserError: there is no such file or experiment, or the experiment is not finished.
     """
     if os.path.isfile(start) and not start.endswith((".yaml", ".yml")):
         return start
@@ -243,9 +229,7 @@ def starting_weights(start: str, config: str, compared: tuple[str, ...] = (), ig
     if newest is None:
         raise UserError(
             f"MODEL.PRETRAINED: {start} has no checkpoint in {os.path.join(output_dir, FOLDER)}. Train it "
-            f"first{command}, or set MODEL.PRETRAINED to a weight file of the same model (docs/data.md says where "
-            "published ones are); "
-            '"" trains from scratch'
+            f'first{command}, or set MODEL.PRETRAINED to a weight file of the same model (see docs/data.md) or ""'
         )
     path, saved = newest
     wanted = yaml.safe_load(saved["cfg"])["SOLVER"]["MAX_EPOCH"]
@@ -268,9 +252,6 @@ def _find_run(start: str) -> tuple[str, str]:
         return start, ""
     path = os.path.join(start, CONFIG_FILE) if os.path.isdir(start) else start
     if not os.path.isfile(path) or not path.endswith((".yaml", ".yml")):
-        problem = f"has no {CONFIG_FILE}" if os.path.isdir(start) else "does not exist"
-        raise UserError(
-            f"MODEL.PRETRAINED: weight file or experiment {start} {problem} (looked in {os.getcwd()}); docs/data.md "
-            "says where published weights are"
-        )
+        problem = f"has no {CONFIG_FILE}" if os.path.isdir(start) else f"does not exist (looked in {os.getcwd()})"
+        raise UserError(f"MODEL.PRETRAINED: weight file or experiment {start} {problem}; see docs/data.md")
     return load_cfg(path).OUTPUT_DIR, f" ({training_command(path)})"
