@@ -11,21 +11,13 @@ from slowfast.utils.errors import UserError
 
 @dataclass(frozen=True)
 class Key:
-    """One configuration key.
-
-    Args:
-        default: its value where no file sets it; values must have its type.
-        meaning: for the reader of ``docs/configuration.md``.
-        allowed: the range in words.
-        is_valid: whether a value of the right type lies in the range.
-        words: values of another type that are allowed as well.
-    """
+    """One configuration key, whose values have the type of its default."""
 
     default: Any
-    meaning: str
-    allowed: str = ""
+    meaning: str  # for the reader of docs/configuration.md
+    allowed: str = ""  # the range in words
     is_valid: Callable[[Any], bool] = lambda value: True
-    words: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()  # values of another type that are allowed as well
 
     def check(self, name: str, value: Any) -> None:
         """Raise UserError if ``value``, of the right type, is out of range."""
@@ -50,14 +42,7 @@ def choice(default: str, *others: str, meaning: str) -> Key:
 
 
 def number(default: float | int | str, meaning: str, word: str = "", **bounds: float) -> Key:
-    """Declare a key that takes a number, integer if the default is one.
-
-    Args:
-        default: the default.
-        meaning: see :class:`Key`.
-        word: one word that is allowed as well.
-        bounds: any of ``low`` and ``high`` (included), ``above`` and ``below`` (excluded).
-    """
+    """Declare a number, integer if the default is one, or ``word``; bounds are as of :func:`_range`."""
     is_valid, allowed = _range(**bounds)
     return Key(default, meaning, f"{word} or {allowed}" if word else allowed, is_valid, (word,) if word else ())
 
@@ -82,7 +67,10 @@ def names(default: list[str], meaning: str) -> Key:
 def _range(
     low: float | None = None, high: float | None = None, above: float | None = None, below: float | None = None
 ) -> tuple[Callable[[float], bool], str]:
-    """Return the test of a range, which NaN and infinity never pass, and its description."""
+    """Return the test of a range, which NaN and infinity never pass, and its description.
+
+    ``low`` and ``high`` belong to the range, ``above`` and ``below`` do not.
+    """
     lower = low if low is not None else above
     upper = high if high is not None else below
 

@@ -23,21 +23,12 @@ class CfgNode(_YacsCfgNode):
     """A configuration tree with attribute access, whose keys, types and ranges are declared in ``KEYS``."""
 
     def merge_from_file(self, cfg_filename: str) -> None:
-        """Override values by those of a YAML file and of the files it names under ``_BASE_``, relative to it.
-
-        Raises:
-            UserError: a missing file, invalid YAML, an unknown key, a wrong type or value, a key given twice, or
-                circular inheritance.
-        """
+        """Override values by those of a YAML file and of the files it names under ``_BASE_``, relative to it."""
         for path in _base_chain(cfg_filename):
             _merge(self, read_yaml(path), where=path, prefix="")
 
     def merge_from_list(self, cfg_list: list) -> None:
-        """Override values by ``["KEY", value, "KEY", value, ...]``; strings are read as YAML, as in a file.
-
-        Raises:
-            UserError: a key without a value, an unknown key, a wrong type or value.
-        """
+        """Override values by ``["KEY", value, "KEY", value, ...]``; strings are read as YAML, as in a file."""
         if len(cfg_list) % 2:
             raise UserError(f"overrides must come as KEY VALUE pairs, found {len(cfg_list)} words: {cfg_list}")
         for full_key, value in zip(cfg_list[0::2], cfg_list[1::2], strict=True):
@@ -66,11 +57,7 @@ _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG,
 
 
 def read_yaml(path: str) -> dict:
-    """Return the content of one YAML file, without that of the files that it names under ``_BASE_``.
-
-    Raises:
-        UserError: no such file, not UTF-8, invalid YAML, a key given twice, or no mapping of sections.
-    """
+    """Return the content of one YAML file, without that of the files that it names under ``_BASE_``."""
     if not os.path.isfile(path):
         raise UserError(f"configuration file {path} does not exist (looked in {os.getcwd()})")
     loader = _UniqueKeyLoader(read_text(path))

@@ -5,11 +5,13 @@ Dimension letters: ``M`` videos, ``V`` views of a video, ``K`` classes.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -137,12 +139,9 @@ def load_tested(cfg, path: str, class_names: list[str] | None) -> tuple[nn.Modul
     saved = read_checkpoint(path)
     trained = saved.get("class_names")
     if trained and class_names and trained != class_names:
-        pairs = enumerate(zip(trained, class_names, strict=False))
-        first = next((f": class {i} is {a!r} there and {b!r} here" for i, (a, b) in pairs if a != b), "")
-        raise UserError(
-            f"{path} was trained with other class names or another order ({len(trained)} there, {len(class_names)} "
-            f"here){first}; check DATA.CLASS_NAMES_FILE and the label lists"
-        )
+        pairs = enumerate(itertools.zip_longest(trained, class_names))
+        first = next(f"class {i} is {a!r} there and {b!r} here" for i, (a, b) in pairs if a != b)
+        raise UserError(f"{path} was trained with other class names or another order: {first}; check the label lists")
     if cfg.TEST.WEIGHTS == "ema" and not saved.get("ema_state"):
         raise UserError(f"TEST.WEIGHTS is ema, but {path} has no averaged weights (SOLVER.EMA_DECAY makes them)")
     model = build_model(cfg)
@@ -194,15 +193,11 @@ def validate(
     return top1
 
 
-@dataclass
-class ViewScores:
-    """Logits of all views, (M, V, K), NaN for bad videos; labels (M,).
+class ViewScores(NamedTuple):
+    """Scores of all views; bad are videos that cannot be decoded, or for which the model gave no finite numbers."""
 
-    Bad are videos that could not be decoded, or for which the model returned a number that is not finite.
-    """
-
-    logits: np.ndarray
-    labels: np.ndarray
+    logits: np.ndarray  # (M, V, K), NaN for bad videos
+    labels: np.ndarray  # (M,)
     bad_videos: list[dict[str, str]]
 
 
