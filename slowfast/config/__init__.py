@@ -12,7 +12,7 @@ CONFIG_FILE = "config.yaml"
 
 
 def load_cfg(path: str, overrides: list[str] = ()) -> CfgNode:
-    """Return the frozen settings of a YAML file with ``KEY VALUE`` pairs over them, OUTPUT_DIR chosen if it is empty."""
+    """Return the frozen settings of a YAML file with ``KEY VALUE`` pairs over them, OUTPUT_DIR chosen if empty."""
     cfg = get_cfg()
     cfg.merge_from_file(path)
     cfg.merge_from_list(list(overrides))
