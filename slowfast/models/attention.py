@@ -1,9 +1,7 @@
 """Attention modules of a UniFormer block: joint space-time attention, EMIM in its place, and the paper's variants.
 
-Dimension letters: ``B`` clips, ``T`` frames, ``H W`` token grid, ``C`` channels, ``N`` heads, ``D`` channels per head.
-Every module maps (B, T, H, W, C) to the same shape, is built from ``(dim, num_heads)`` and its own keywords, and takes
-these from a configuration in ``from_config(cfg, stage, dim, num_heads)``. A new one is a class and a row of
-``ATTENTIONS``.
+Every module maps (B, T, H, W, C) to the same shape: clips, frames, token grid, channels, which are
+``N`` heads of ``D``. A new one is a class and a row of ``ATTENTIONS``.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from slowfast.ops.emim import EmimRules, MotionWeights, bias_shape, cost_volume, emim_attention
-from slowfast.ops.emim.motion import motion_features, quick_gelu
+from slowfast.ops.emim.motion import motion_features
 from slowfast.ops.precision import widened
 from slowfast.utils.errors import UserError
 
@@ -36,7 +34,6 @@ class Attention(nn.Module):
 
     @classmethod
     def from_config(cls, cfg, stage: int, dim: int, num_heads: int) -> Attention:
-        """Build the attention of a block of ``stage`` (3 or 4)."""
         return cls(dim, num_heads)
 
     def project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -48,21 +45,13 @@ class JointAttention(Attention):
     """Softmax attention of every token to all T * H * W tokens of the clip."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.proj(joint_attention(*self.project(x)).flatten(-2))
+        return self.proj(self.attend(*self.project(x)).flatten(-2))
 
-
-def joint_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Let every token attend to all T * H * W tokens of its clip; (B, T, H, W, N, D) each, and the result too."""
-    grid = query.shape[1:4]
-    query, key, value = (x.flatten(1, 3).transpose(1, 2) for x in (query, key, value))  # (B, N, T*H*W, D)
-    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).unflatten(1, grid)
-
-
-class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x)."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return quick_gelu(x)
+    def attend(self, *tokens: torch.Tensor) -> torch.Tensor:
+        """Return the attended values of query, key and value, (B, T, H, W, N, D) each, and the result too."""
+        query, key, value = (x.flatten(1, 3).transpose(1, 2) for x in tokens)  # (B, N, T*H*W, D)
+        out = F.scaled_dot_product_attention(query, key, value)
+        return out.transpose(1, 2).unflatten(1, tokens[0].shape[1:4])
 
 
 class MotionMlp(nn.Sequential):
@@ -72,23 +61,22 @@ class MotionMlp(nn.Sequential):
 
     def __init__(self, window: int, channels: int, zero_init: bool) -> None:
         places = window * window
-        super().__init__(nn.Linear(places, 4 * places), QuickGELU(), nn.Linear(4 * places, channels))
+        # Between them the activation, whose place keeps the public names; ``forward`` computes it.
+        super().__init__(nn.Linear(places, 4 * places), nn.Identity(), nn.Linear(4 * places, channels))
         self.zero_init = zero_init
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise; to be called after any initialisation that runs over all linear layers."""
-        first, _, last = self
-        for layer in (first, last):
+        """Initialise; to be called after an initialisation of all linear layers."""
+        for layer in (self[0], self[2]):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
         if self.zero_init:
-            nn.init.zeros_(last.weight)
+            nn.init.zeros_(self[2].weight)
 
     @property
     def weights(self) -> MotionWeights:
-        first, _, last = self
-        return MotionWeights(first.weight, first.bias, last.weight, last.bias)
+        return MotionWeights(self[0].weight, self[0].bias, self[2].weight, self[2].bias)
 
     def forward(self, affinity: torch.Tensor) -> torch.Tensor:
         return motion_features(affinity, self.weights)
@@ -97,15 +85,8 @@ class MotionMlp(nn.Sequential):
 class EmimAttention(Attention):
     """Window attention to the next frame plus motion features from its affinities (arXiv 2510.18705, section 3).
 
-    Args:
-        dim: channels.
-        num_heads: heads; ``dim`` must be a multiple of it.
-        window: side of the window (tokens), odd unless ``rules`` say tiles.
-        motion: add the motion features (Table 7).
-        relative_bias: learn a bias per head and displacement.
-        zero_init_motion: start the motion branch at zero, which keeps pre-trained attention as it was at step 0.
-        rules: which frames meet, and what lies outside the image.
-        backend: implementation, see :func:`slowfast.ops.emim.emim_attention`.
+    ``window``, ``rules`` and ``backend`` are those of :func:`slowfast.ops.emim.emim_attention`; ``motion`` adds the
+    motion features (Table 7), and ``zero_init_motion`` starts them at zero, which keeps pre-trained attention.
     """
 
     products = "EMIM window products"
@@ -122,9 +103,7 @@ class EmimAttention(Attention):
         backend: str = "auto",
     ) -> None:
         super().__init__(dim, num_heads)
-        self.window = window
-        self.rules = rules
-        self.backend = backend
+        self.window, self.rules, self.backend = window, rules, backend
         self.rpb = None
         if relative_bias:
             self.rpb = nn.Parameter(torch.zeros(bias_shape(num_heads, window, rules)))
@@ -143,27 +122,24 @@ class EmimAttention(Attention):
 
 
 class CostVolume(nn.Module):
-    """Products of tokens with windows of the next frame, see :func:`slowfast.ops.emim.cost_volume`; no parameters."""
+    """Products of tokens with windows of the next frame, see :func:`slowfast.ops.emim.cost_volume`."""
 
     products = "cost volumes"
 
     def __init__(self, window: int, rules: EmimRules, backend: str) -> None:
         super().__init__()
-        self.window = window
-        self.rules = rules
-        self.backend = backend
+        self.window, self.rules, self.backend = window, rules, backend
 
     def forward(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         return cost_volume(query, key, self.window, self.rules, self.backend)
 
 
-class JointCostVolumeAttention(Attention):
+class JointCostVolumeAttention(JointAttention):
     """Joint attention with a traditional cost volume beside it: the paper's counter-proposal (Table 10).
 
     The paper says no more than that. Built here: queries of a frame and keys of the next one are normalised to length
-    one, their products over a window with zeros outside the image are the cost volume, EMIM's motion MLP reads it, and
-    its features are added to the attended values before the projection. Arguments are those of
-    :class:`EmimAttention`; windows must be sliding.
+    one, their products over a sliding window with zeros outside the image are the cost volume, EMIM's motion MLP reads
+    it, and its features are added to the attended values before the projection.
     """
 
     def __init__(
@@ -182,15 +158,14 @@ class JointCostVolumeAttention(Attention):
     @classmethod
     def from_config(cls, cfg, stage: int, dim: int, num_heads: int) -> JointCostVolumeAttention:
         name = f"joint_cost_volume in UNIFORMER.STAGE{stage}_ATTENTION"
-        if cfg.EMIM.SAMPLING != "sliding":
-            raise UserError(f"EMIM.SAMPLING must be sliding for {name}, found {cfg.EMIM.SAMPLING!r}")
-        if not cfg.EMIM.MOTION:
-            raise UserError(f"EMIM.MOTION is False, but motion is all that {name} adds to joint: name joint instead")
+        if cfg.EMIM.SAMPLING != "sliding" or not cfg.EMIM.MOTION:
+            found = f"found {cfg.EMIM.SAMPLING} and {cfg.EMIM.MOTION}"
+            raise UserError(f"EMIM.SAMPLING must be sliding and EMIM.MOTION True for {name}, {found}")
         return cls(dim, num_heads, **_shared(cfg, stage))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         query, key, value = self.project(x)
-        out = joint_attention(query, key, value)
+        out = self.attend(query, key, value)
         motion = self.motion_conv(self.cost_volume(*(F.normalize(widened(x), dim=-1) for x in (query, key))))
         return self.proj((out + motion.to(out.dtype)).flatten(-2))
 
@@ -199,9 +174,8 @@ def _shared(cfg, stage: int) -> dict:
     """Return the keywords that attentions with windows have in common."""
     emim = cfg.EMIM
     window = emim.WINDOW[stage - 3]
-    if window < 1 or (emim.SAMPLING == "sliding" and window % 2 == 0):
-        rule = "at least 1 and, centred on a token (EMIM.SAMPLING sliding), odd"
-        raise UserError(f"EMIM.WINDOW for stage {stage} must be {rule}; found {window}")
+    if emim.SAMPLING == "sliding" and window % 2 == 0:
+        raise UserError(f"EMIM.WINDOW for stage {stage} must be odd where EMIM.SAMPLING is sliding; found {window}")
     if emim.BACKEND in ("natten", "triton") and find_spec(emim.BACKEND) is None:
         raise UserError(f"EMIM.BACKEND {emim.BACKEND} needs that package, which is not installed (pip install)")
     rules = EmimRules(emim.SAMPLING, emim.TEMPORAL_INTERVAL, emim.LAST_FRAME, emim.PADDING)

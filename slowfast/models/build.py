@@ -21,8 +21,7 @@ class Model(nn.Module):
     Attributes:
         SECTIONS: sections of the configuration that define what the model computes.
         TRAINING_ONLY: keys of these sections that do not change what trained weights mean.
-        TINY: settings of a model that is built and trained in a moment, for the tests of all registered models; on
-            clips of any number of frames unless DATA.NUM_FRAMES is among them.
+        TINY: settings of a model that tests train in a moment, on clips of any length unless DATA.NUM_FRAMES is there.
     """
 
     SECTIONS: ClassVar[tuple[str, ...]] = ()

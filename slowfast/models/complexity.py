@@ -14,8 +14,6 @@ from slowfast.models.attention import EmimAttention, MotionMlp
 from slowfast.models.build import Model, build_model, model_class
 from slowfast.models.layers import Mlp, PatchEmbed
 
-CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
-
 
 @dataclass(frozen=True)
 class Complexity:
@@ -40,7 +38,7 @@ def count_gmacs(model: Model, clip_shape: tuple[int, int, int, int]) -> float:
 
 
 def view_gflops(cfg, counted: dict[str, float]) -> float:
-    """Return the billions of multiply-accumulates of one view in testing; ``counted`` is a cache of such counts."""
+    """Return :func:`count_gmacs` of one view in testing; ``counted`` is a cache of such counts."""
     frames, side = cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE
     sections = {name: cfg[name] for name in model_class(cfg).SECTIONS}
     # Without the number of classes: the head takes less than a thousandth of the total.
@@ -58,9 +56,7 @@ def count_macs(model: Model, clip_shape: tuple[int, int, int, int]) -> Complexit
     Convolutions, linear layers and attention products count; norms, activations and sums do not. EMIM counts by its
     definition, K * K products per token of all frames, whatever its backend computes instead.
 
-    Args:
-        model: any model of the registry; it is left unchanged.
-        clip_shape: (3, T, H, W) of one clip.
+    ``clip_shape`` is (3, T, H, W) of one clip; the model is left unchanged.
     """
     model = copy.deepcopy(model).to("meta").eval()
     modules = dict(model.named_modules())
@@ -84,19 +80,18 @@ def _own_flops(counts: dict[str, dict], root: str) -> dict[str, Counter]:
     """Return, by module name, the counts of each module itself, of counts that include a module's children."""
     own = {name: Counter(operators) for name, operators in counts.items() if name != "Global"}
     for name, operators in counts.items():
-        parent = name.rpartition(".")[0]
-        while parent and parent not in counts:  # lists of modules are never called
-            parent = parent.rpartition(".")[0]
-        if parent:
-            own[parent].subtract(operators)
+        while name := name.rpartition(".")[0]:
+            if name in own:  # lists of modules are never called
+                own[name].subtract(operators)
+                break
     return {name.removeprefix(root).removeprefix("."): +operators for name, operators in own.items()}
 
 
 def _kind(name: str, modules: dict[str, nn.Module], operator) -> str:
     module, parent = modules[name], modules[name.rpartition(".")[0]]
-    if isinstance(module, CONVOLUTIONS) and module.groups > 1:
+    if getattr(module, "groups", 1) > 1:
         return "depthwise convolutions"
-    if isinstance(module, (nn.Linear, *CONVOLUTIONS)):
+    if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)):
         kinds = {PatchEmbed: "patch-embedding convolutions", Mlp: "MLPs", MotionMlp: MotionMlp.products}
         default = "convolutions" if max(getattr(module, "kernel_size", [1])) > 1 else "projections"
         return "head" if name == "head" else kinds.get(type(parent), default)

@@ -1,7 +1,7 @@
 """Layers of UniFormer (arXiv 2201.09450) under its public parameter names, for clips and for still images.
 
-Dimension letters: ``B`` clips, ``C`` channels, ``T`` frames, ``H W`` token grid. Maps of a video model are
-(B, C, T, H, W), those of an image model (B, C, H, W); ``axes`` is the number of axes behind the channels, 3 or 2.
+Maps of a video model are (B, C, T, H, W), those of an image model (B, C, H, W): clips, channels, frames and token grid.
+``axes`` is the number of axes behind the channels, 3 or 2.
 """
 
 from __future__ import annotations
@@ -40,15 +40,7 @@ class PatchEmbed(nn.Module):
     Kernel, stride and padding are those of a clip; an image has the last two numbers of each.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        embed_dim: int,
-        kernel: tuple[int, int, int],
-        stride: tuple[int, int, int],
-        padding: tuple[int, int, int] = (0, 0, 0),
-        axes: int = 3,
-    ) -> None:
+    def __init__(self, in_channels: int, embed_dim: int, kernel, stride, padding=(0, 0, 0), axes: int = 3) -> None:
         super().__init__()
         self.proj = CONV[axes](in_channels, embed_dim, kernel[-axes:], stride[-axes:], padding[-axes:])
         self.norm = nn.LayerNorm(embed_dim, eps=EMBED_NORM_EPS)
@@ -115,8 +107,7 @@ class AttentionBlock(nn.Module):
         return channels_first(self._branches(x))
 
     def _branches(self, x: torch.Tensor) -> torch.Tensor:
-        x = x + self.drop_path(self._attend(self.norm1(x)))
+        tokens = self.norm1(x)
+        attended = self.attn(tokens) if self.axes == 3 else self.attn(tokens.unsqueeze(1)).squeeze(1)
+        x = x + self.drop_path(attended)
         return x + self.drop_path(self.mlp(self.norm2(x)))
-
-    def _attend(self, x: torch.Tensor) -> torch.Tensor:
-        return self.attn(x) if self.axes == 3 else self.attn(x.unsqueeze(1)).squeeze(1)

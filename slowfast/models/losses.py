@@ -1,7 +1,4 @@
-"""Loss and accuracy of training, whose targets are smoothed and may mix two classes.
-
-Dimension letters: ``B`` clips, ``K`` classes.
-"""
+"""Loss and accuracy of training, whose targets are smoothed and may mix two classes: ``B`` clips, ``K`` classes."""
 
 from __future__ import annotations
 

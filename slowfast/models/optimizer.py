@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 
 import torch
 from torch import nn
@@ -15,36 +14,28 @@ logger = logging.getLogger(__name__)
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
-# Last component of the name of EMIM's relative bias, whatever its shape.
-RELATIVE_BIAS = "rpb"
-
 
 def weight_decay_groups(model: nn.Module, weight_decay: float, decay_relative_bias: bool = False) -> list[dict]:
     """Split the parameters into a group with weight decay and one without, and log how many there are of each kind.
 
-    Without: parameters of norms, everything else of at most one axis (biases), and EMIM's relative bias.
-
-    A parameter used twice is listed once; ``decay_relative_bias`` counts that bias among the weights.
+    Without: parameters of norms, everything else of at most one axis (biases), and, unless ``decay_relative_bias``,
+    EMIM's relative bias.
     """
     of_norms = {p for module in model.modules() if isinstance(module, NORMS) for p in module.parameters(recurse=False)}
+    kinds = {parameter: _kind(name, parameter, parameter in of_norms) for name, parameter in model.named_parameters()}
+    decayed_kinds = ("weights", "relative bias") if decay_relative_bias else ("weights",)
+    for kind in dict.fromkeys(kinds.values()):
+        sizes = [parameter.numel() for parameter, its_kind in kinds.items() if its_kind == kind]
+        decay = weight_decay if kind in decayed_kinds else 0.0
+        logger.info("weight decay %g: %s, %d tensors, %s values", decay, kind, len(sizes), f"{sum(sizes):,}")
     # Groups list parameters in the order of the model: checkpoints know a parameter's state by its place.
-    decayed, exempt = [], []
-    counts: Counter[tuple[float, str]] = Counter()
-    values: Counter[tuple[float, str]] = Counter()
-    for name, parameter in model.named_parameters():
-        kind = _kind(name, parameter, parameter in of_norms)
-        is_decayed = kind == "weights" or (kind == "relative bias" and decay_relative_bias)
-        (decayed if is_decayed else exempt).append(parameter)
-        row = (weight_decay if is_decayed else 0.0, kind)
-        counts[row] += 1
-        values[row] += parameter.numel()
-    for (decay, kind), count in counts.items():
-        logger.info("weight decay %g: %s, %d tensors, %s values", decay, kind, count, f"{values[decay, kind]:,}")
+    decayed = [parameter for parameter, kind in kinds.items() if kind in decayed_kinds]
+    exempt = [parameter for parameter, kind in kinds.items() if kind not in decayed_kinds]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
 
 
 def _kind(name: str, parameter: nn.Parameter, is_of_norm: bool) -> str:
-    if name.rpartition(".")[2] == RELATIVE_BIAS:
+    if name.rpartition(".")[2] == "rpb":
         return "relative bias"
     if is_of_norm:
         return "norms"
@@ -55,10 +46,8 @@ def split_by_layer(groups: list[dict], model: Model, layer_decay: float) -> list
     """Split groups by layer, each with its ``lr_scale``: ``layer_decay`` to the number of layers above it."""
     layers = model.layer_groups()
     if not layers:
-        raise UserError(
-            f"SOLVER.LAYER_DECAY is {layer_decay:g}, but {type(model).__name__} does not say in which order its layers "
-            "are (layer_groups): set it to 1"
-        )
+        order = f"{type(model).__name__} does not say in which order its layers are (layer_groups)"
+        raise UserError(f"SOLVER.LAYER_DECAY is {layer_decay:g}, but {order}: set it to 1")
     depths = {parameter: depth for depth, layer in enumerate(layers) for parameter in layer}
     split: dict[tuple[int, int], dict] = {}
     for index, group in enumerate(groups):

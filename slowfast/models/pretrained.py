@@ -48,34 +48,32 @@ class LoadReport:
     def __str__(self) -> str:
         skipped = [f"{name} ({reason})" for name, reason in self.skipped.items()]
         kinds = {"skipped": skipped, "missing in the file": self.missing, "unexpected": self.unexpected}
+        all_kinds = {"tensors loaded": self.loaded, "inflated from 2-D": self.inflated, **kinds}
+        counts = ", ".join(f"{len(names)} {kind}" for kind, names in all_kinds.items())
         lines = [f"  {kind}: {_first(names)}" for kind, names in kinds.items() if names]
-        counts = ", ".join(f"{len(names)} {kind}" for kind, names in kinds.items())
-        loaded = f"{len(self.loaded)} tensors loaded, {len(self.inflated)} inflated from 2-D"
-        return "\n".join([f"{self.source}{loaded}, {counts}", *lines])
+        return "\n".join([self.source + counts, *lines])
 
 
-def load_pretrained(model: nn.Module, path: str, min_match: float = 0.5) -> LoadReport:
+def load_pretrained(model: nn.Module, path: str) -> LoadReport:
     """Fill ``model`` with the weights of ``path`` as far as names and shapes agree, and report on every tensor.
 
     Convolution weights of one dimension less (2-D image models) are inflated: repeated over time and divided by the
     number of repetitions, so that a still clip gives what the image gave (I3D, arXiv 1705.07750). A classifier of
-    another number of classes and a motion MLP of another window are left as they are, each as a whole.
-
-    Args:
-        model: a model whose classifier is called ``head``.
-        path: ``.pth``, ``.pt``, ``.pyth`` or ``.safetensors``, flat or wrapped, with or without prefixes.
-        min_match: smallest share of the model's tensors, classifier aside, that the file must fill.
+    another number of classes and a motion MLP of another window are left as they are, each as a whole. A file that
+    fills less than half of the model's tensors, classifier aside, is refused.
     """
     target = model.state_dict()
     weights, source = unwrap_weights(read_checkpoint(path), path, target)
     report = LoadReport(source, missing=[name for name in target if name not in weights and not name.endswith(COUNTER)])
     report.unexpected = [name for name in weights if name not in target]
-    _refuse_layer_scale(path, report.unexpected)
+    if scales := [name for name in report.unexpected if re.search(r"\.gamma_[12]$", name)]:
+        reason = "its weights mean nothing without the tensors that scale its blocks, which this model does not have"
+        raise UserError(f"{path} is a layer-scale variant ({_first(scales, 2)}): {reason}; use one without layer scale")
     fitted = {name: fit_tensor(weights[name], x) for name, x in target.items() if name in weights}
     for name in [name for name, x in fitted.items() if x is None]:
+        hint = ": another number of classes" if HEAD.match(name) else ""
+        hint = ": another EMIM.WINDOW or kind of window" if EMIM.search(name) else hint
         found, wanted = tuple(weights[name].shape), tuple(target[name].shape)
-        reason = "another number of classes" if HEAD.match(name) else "another EMIM.WINDOW or kind of window"
-        hint = f": {reason}" if HEAD.match(name) or EMIM.search(name) else ""
         report.skipped[name] = f"shape {found} in the file, {wanted} in the model{hint}"
     broken = {match[0] for name in report.skipped if (match := WHOLE_MODULE.match(name))}
     for name, x in fitted.items():
@@ -84,7 +82,13 @@ def load_pretrained(model: nn.Module, path: str, min_match: float = 0.5) -> Load
     fitted = {name: x for name, x in fitted.items() if name not in report.skipped}
     for name, x in fitted.items():
         (report.loaded if x.shape == weights[name].shape else report.inflated).append(name)
-    _check_match(path, fitted, weights, target, min_match)
+    wanted = [name for name in target if not HEAD.match(name) and not name.endswith(COUNTER)]
+    matched = sum(name in fitted for name in wanted)
+    if not matched or matched < len(wanted) / 2:
+        named = ([f"{name} {tuple(x.shape)}" for name, x in some.items()] for some in (weights, target))
+        rule = f"only {matched} of the model's {len(wanted)} tensors match by name and shape"
+        examples = "The file has {}; the model {}".format(*(_first(names, 3) for names in named))
+        raise UserError(f"{path}: {rule}; is it a checkpoint of this architecture? {examples}")
     model.load_state_dict(fitted, strict=False)
     logger.info("weights from %s: %s", path, report)
     _warn(path, report)
@@ -159,28 +163,6 @@ def _reason(error: Exception) -> str:
     if foreign:
         return f"it holds Python objects ({foreign[1]}), which could run code; save its tensors alone, as a state dict"
     return str(error).splitlines()[0].partition(". ")[0] if str(error) else type(error).__name__
-
-
-def _refuse_layer_scale(path: str, unexpected: list[str]) -> None:
-    scales = [name for name in unexpected if re.search(r"\.gamma_[12]$", name)]
-    if scales:
-        raise UserError(
-            f"{path} is a layer-scale variant ({_first(scales, 2)}): its blocks are scaled by tensors that this model "
-            "does not have, and their weights mean nothing without; use the file without layer scale"
-        )
-
-
-def _check_match(path: str, fitted: dict, weights: dict, target: dict, min_match: float) -> None:
-    wanted = [name for name in target if not HEAD.match(name) and not name.endswith(COUNTER)]
-    matched = sum(name in fitted for name in wanted)
-    if not matched or matched < min_match * len(wanted):
-        found, expected = (
-            _first([f"{name} {tuple(x.shape)}" for name, x in some.items()], 3) for some in (weights, target)
-        )
-        raise UserError(
-            f"{path}: only {matched} of the model's {len(wanted)} tensors match by name and shape, at least "
-            f"{min_match:.0%} must; is it a checkpoint of this architecture? The file has {found}; the model {expected}"
-        )
 
 
 def _warn(path: str, report: LoadReport) -> None:

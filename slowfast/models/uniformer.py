@@ -1,13 +1,10 @@
-"""UniFormer for video and for still images (arXiv 2201.09450), each attention block's kind being data.
-
-Dimension letters: ``B`` clips, ``C`` channels, ``T`` frames, ``H W`` pixels or tokens, ``K`` classes.
-"""
+"""UniFormer for video and still images (arXiv 2201.09450): ``B`` clips, ``C`` channels, ``T`` frames, ``K`` classes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import cycle, islice
 from typing import Any, ClassVar
 
@@ -20,26 +17,15 @@ from slowfast.models.build import MODEL_REGISTRY, Model
 from slowfast.models.layers import BATCH_NORM, AttentionBlock, ConvBlock, PatchEmbed
 from slowfast.utils.errors import UserError
 
-# Side of the square that becomes one token of stage 4 (px).
-PATCH_SIZE = 32
-
 
 @MODEL_REGISTRY.register()
 class Uniformer(Model):
     """Four stages of blocks: two of convolutions, two of attention.
 
-    Args:
-        num_classes: K.
-        embed_dim: channels per stage.
-        depth: blocks per stage.
-        attention: for stages 3 and 4, the attention of their blocks, repeated over the stage's depth from its first
-            block on. ``[[emim, joint], [emim, joint]]`` is EMIM's E-O pattern (arXiv 2510.18705, Table 8).
-        head_dim: channels per attention head; divides the channels of stages 3 and 4.
-        mlp_ratio: hidden width of the MLPs over their input width.
-        drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first.
-        temporal_downsample: halve the frame rate in the stem.
-        init_std: standard deviation of the initial weights of linear layers (truncated normal).
-        checkpoint_num: per stage, how many of its first blocks recompute their activations in the backward pass.
+    ``attention`` has for stages 3 and 4 the attention of their blocks, repeated over the stage's depth from its first
+    block on: ``[[emim, joint], [emim, joint]]`` is EMIM's E-O pattern (arXiv 2510.18705, Table 8). Stochastic depth
+    grows linearly from 0 to ``drop_path_rate``; the first ``checkpoint_num`` blocks per stage recompute their
+    activations in the backward pass. All other arguments are the keys of the section UNIFORMER.
     """
 
     SECTIONS = ("UNIFORMER", "EMIM")
@@ -52,8 +38,7 @@ class Uniformer(Model):
         "EMIM.WINDOW": [3, 3],
     }
 
-    # Of a map: time, height and width.
-    axes = 3
+    axes = 3  # of a map: time, height and width
 
     def __init__(
         self,
@@ -82,25 +67,28 @@ class Uniformer(Model):
         self.patch_embed4 = PatchEmbed(embed_dim[2], embed_dim[3], (1, 2, 2), (1, 2, 2), axes=axes)
 
         drop_path = iter(torch.linspace(0, drop_path_rate, sum(depth), device="cpu").tolist())
-        for stage in (0, 1):
-            dim = embed_dim[stage]
-            blocks = [ConvBlock(dim, mlp_ratio, next(drop_path), axes) for _ in range(depth[stage])]
-            setattr(self, f"blocks{stage + 1}", nn.ModuleList(blocks))
-        for stage, pattern in ((2, attention[0]), (3, attention[1])):
-            dim = embed_dim[stage]
-            blocks = [
-                AttentionBlock(dim, make_attention(dim, dim // head_dim), mlp_ratio, next(drop_path), axes)
-                for make_attention in islice(cycle(pattern), depth[stage])
-            ]
-            setattr(self, f"blocks{stage + 1}", nn.ModuleList(blocks))
+        for stage, (dim, pattern) in enumerate(zip(embed_dim, ([None], [None], *attention))):
+            blocks = nn.ModuleList()
+            for make_attention in islice(cycle(pattern), depth[stage]):
+                if make_attention is None:
+                    blocks.append(ConvBlock(dim, mlp_ratio, next(drop_path), axes))
+                else:
+                    attn = make_attention(dim, dim // head_dim)
+                    blocks.append(AttentionBlock(dim, attn, mlp_ratio, next(drop_path), axes))
+            setattr(self, f"blocks{stage + 1}", blocks)
 
         self.norm = BATCH_NORM[axes](embed_dim[3])
         self.head = nn.Linear(embed_dim[3], num_classes)
-        self._init_weights(init_std)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=init_std)
+                nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, MotionMlp):
+                module.reset_parameters()
 
     @classmethod
     def from_config(cls, cfg) -> Uniformer:
-        """Build from the MODEL, UNIFORMER and EMIM sections."""
         return cls(
             num_classes=cfg.MODEL.NUM_CLASSES,
             embed_dim=cfg.UNIFORMER.EMBED_DIM,
@@ -116,8 +104,6 @@ class Uniformer(Model):
 
     def to_map(self, clips: torch.Tensor) -> torch.Tensor:
         """Return clips (B, 3, T, H, W) as the first map, channels last in memory."""
-        if clips.dim() != 5 or clips.shape[1] != 3:
-            raise ValueError(f"clips must be (B, 3, T, H, W), found {tuple(clips.shape)}")
         # Tokens are the rows of a channels-last map: in this layout attention blocks need no copies.
         return clips.contiguous(memory_format=torch.channels_last_3d)
 
@@ -125,8 +111,8 @@ class Uniformer(Model):
         """Return the maps after stages 1 to 4, (B, C_i, T', H_i, W_i) each, of clips (B, 3, T, H, W)."""
         maps = []
         x = self.to_map(clips)
-        if x.shape[-2] < PATCH_SIZE or x.shape[-1] < PATCH_SIZE:
-            rule = f"at least {PATCH_SIZE} px high and wide (DATA.TRAIN_CROP_SIZE, DATA.TEST_CROP_SIZE)"
+        if min(x.shape[-2:]) < 32:  # px: the side of a token of stage 4
+            rule = "at least 32 px high and wide (DATA.TRAIN_CROP_SIZE, DATA.TEST_CROP_SIZE)"
             raise UserError(f"clips must be {rule}, found {x.shape[-2]} x {x.shape[-1]}")
         for stage in range(1, 5):
             x = getattr(self, f"patch_embed{stage}")(x)
@@ -136,13 +122,9 @@ class Uniformer(Model):
             maps.append(x)
         return maps
 
-    def forward_features(self, clips: torch.Tensor) -> torch.Tensor:
-        """Return the normalised map before pooling, (B, C_4, T', H / 32, W / 32), of clips (B, 3, T, H, W)."""
-        return self.norm(self.forward_stages(clips)[-1])
-
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
-        """Return logits (B, K) of clips (B, 3, T, H, W); never probabilities, in training and evaluation alike."""
-        x = self.forward_features(clips)
+        """Return logits (B, K) of clips (B, 3, T, H, W)."""
+        x = self.norm(self.forward_stages(clips)[-1])  # (B, C_4, T', H / 32, W / 32)
         return self.head(x.mean(dim=tuple(range(2, x.dim()))))
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
@@ -160,15 +142,6 @@ class Uniformer(Model):
             return "stem" if child == "patch_embed1" else "patch embeddings"
         return re.sub(r"^blocks(\d)$", r"stage \1", child)
 
-    def _init_weights(self, std: float) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=std)
-                nn.init.zeros_(module.bias)
-        for module in self.modules():
-            if isinstance(module, MotionMlp):
-                module.reset_parameters()
-
 
 @MODEL_REGISTRY.register()
 class Uniformer2d(Uniformer):
@@ -181,22 +154,21 @@ class Uniformer2d(Uniformer):
 
     TINY: ClassVar[dict[str, Any]] = {**Uniformer.TINY, "DATA.NUM_FRAMES": 1, "EMIM.MOTION": False}
 
-    # Of a map: height and width.
-    axes = 2
+    axes = 2  # of a map: height and width
 
     @classmethod
     def from_config(cls, cfg) -> Uniformer2d:
-        motion, halving = cfg.EMIM.MOTION, cfg.UNIFORMER.TEMPORAL_DOWNSAMPLE
-        for key, is_on in (("EMIM.MOTION", motion), ("UNIFORMER.TEMPORAL_DOWNSAMPLE", halving)):
-            if is_on:
-                raise UserError(f"{key} is True, but Uniformer2d (MODEL.MODEL_NAME) sees still images: set it to False")
+        for section, key in (("EMIM", "MOTION"), ("UNIFORMER", "TEMPORAL_DOWNSAMPLE")):
+            if cfg[section][key]:
+                raise UserError(
+                    f"{section}.{key} is True, but Uniformer2d (MODEL.MODEL_NAME) sees still images: set it to False"
+                )
         return super().from_config(cfg)
 
     def to_map(self, clips: torch.Tensor) -> torch.Tensor:
         """Return clips of one frame (B, 3, 1, H, W) as images (B, 3, H, W), channels last in memory."""
-        if clips.dim() != 5 or clips.shape[1:3] != (3, 1):
-            shape = tuple(clips.shape)
-            raise UserError(f"clips of still images (DATA.NUM_FRAMES 1) must be (B, 3, 1, H, W), found {shape}")
+        if clips.dim() != 5 or clips.shape[2] != 1:
+            raise UserError(f"still images (DATA.NUM_FRAMES 1) must be (B, 3, 1, H, W), found {tuple(clips.shape)}")
         return clips.squeeze(2).contiguous(memory_format=torch.channels_last)
 
 
@@ -205,19 +177,17 @@ def _checkpointed(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
     norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     if not norms:  # torch.compile takes no context function
         return checkpoint(block, x, use_reentrant=False)
-    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _FrozenStatistics(norms)))
+    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _frozen_statistics(norms)))
 
 
-class _FrozenStatistics:
-    """Context of the recomputation: batch norms do not count the batch a second time."""
-
-    def __init__(self, norms: list[nn.Module]) -> None:
-        self.settings = {norm: (norm.momentum, norm.num_batches_tracked) for norm in norms}
-
-    def __enter__(self) -> None:
-        for norm in self.settings:
-            norm.momentum, norm.num_batches_tracked = 0.0, None
-
-    def __exit__(self, *_) -> None:
-        for norm, settings in self.settings.items():
-            norm.momentum, norm.num_batches_tracked = settings
+@contextmanager
+def _frozen_statistics(norms: list[nn.Module]) -> Iterator[None]:
+    """Keep batch norms from counting the batch a second time in the recomputation."""
+    settings = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, counter) in zip(norms, settings):
+            norm.momentum, norm.num_batches_tracked = momentum, counter

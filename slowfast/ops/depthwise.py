@@ -9,29 +9,24 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from slowfast.ops.precision import wide
+from slowfast.ops.precision import autocast_dtype, wide
 
 
 class DepthwiseConv3d(nn.Conv3d):
     """Depthwise convolution of stride 1 that keeps the size: (B, C, T, H, W) -> the same shape.
 
-    Parameters and results are those of ``nn.Conv3d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)``; the
-    kernel is odd.
+    Parameters and results are those of ``nn.Conv3d``, with an odd kernel, padding and groups.
     """
 
     def __init__(self, dim: int, kernel_size: int) -> None:
-        if kernel_size % 2 == 0:
-            raise ValueError(f"a kernel that keeps the size must be odd, found {kernel_size}")
         super().__init__(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.device.type != "cpu" or not torch.is_grad_enabled():
             return super().forward(x)
-        weight, bias = self.weight, self.bias
-        if torch.is_autocast_enabled("cpu"):
-            dtype = torch.get_autocast_dtype("cpu")
-            x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
-        return _SameDepthwise.apply(x, weight, bias)
+        tensors = (x, self.weight, self.bias)
+        dtype = autocast_dtype(x)
+        return _SameDepthwise.apply(*(tensors if dtype is None else (each.to(dtype) for each in tensors)))
 
 
 class _SameDepthwise(torch.autograd.Function):
@@ -82,8 +77,8 @@ def _weight_gradient(x: torch.Tensor, grad: torch.Tensor, shape: Sequence[int]) 
         left = middle[2] - start
         padded_x = _frames_in_a_row(x, gap, left, width - 1 - left)
         plane = (channels, 1, kernel[1], width)
-        pairs = (_paired(padded_x, padded_grad, shift) for shift in shifts)
-        columns.append(torch.stack([_plane_gradient(*pair, plane, middle[1]) for pair in pairs], dim=2))
+        slices = [_plane_gradient(padded_x, padded_grad, shift, plane, middle[1]) for shift in shifts]
+        columns.append(torch.stack(slices, dim=2))
     return torch.cat(columns, dim=-1)
 
 
@@ -97,13 +92,10 @@ def _frames_in_a_row(x: torch.Tensor, gap: int, left: int = 0, right: int = 0) -
     return (F.pad(clips, padding) if any(padding) else clips).flatten(0, 1).permute(0, 3, 1, 2)
 
 
-def _paired(x: torch.Tensor, grad: torch.Tensor, shift: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the images of x beside the gradients of those ``shift`` images earlier."""
+def _plane_gradient(x: torch.Tensor, grad: torch.Tensor, shift: int, shape: tuple, padding: int) -> torch.Tensor:
+    """Return the weights' gradient from the images of x and the result's gradients ``shift`` images earlier."""
     images = len(x)
-    return x[max(0, shift) : max(0, images + shift)], grad[max(0, -shift) : max(0, images - shift)]
-
-
-def _plane_gradient(x: torch.Tensor, grad: torch.Tensor, shape: tuple[int, ...], padding: int) -> torch.Tensor:
+    x, grad = x[max(0, shift) : max(0, images + shift)], grad[max(0, -shift) : max(0, images - shift)]
     if len(x) == 0:  # a shift that no clip is long enough for
         return grad.new_zeros(shape)
     x, grad = (images.contiguous(memory_format=torch.channels_last) for images in (x, grad))

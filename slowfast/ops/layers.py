@@ -1,7 +1,4 @@
-"""Layers of ``torch.nn`` with the same parameters and results, faster or safer on maps with channels last in memory.
-
-Maps are (B, C, T, H, W) for ``axes`` = 3 and (B, C, H, W) for ``axes`` = 2.
-"""
+"""Layers of ``torch.nn`` with the same parameters and results, faster or safer on maps with channels last in memory."""
 
 from __future__ import annotations
 
@@ -14,12 +11,12 @@ from slowfast.ops.precision import autocast_dtype, without_autocast
 
 
 def channels_last(x: torch.Tensor) -> torch.Tensor:
-    """(B, C, T, H, W) -> (B, T, H, W, C), or (B, C, H, W) -> (B, H, W, C), a view."""
+    """(B, C, T, H, W) -> (B, T, H, W, C), a view."""
     return x.movedim(1, -1)
 
 
 def channels_first(x: torch.Tensor) -> torch.Tensor:
-    """(B, T, H, W, C) -> (B, C, T, H, W), or (B, H, W, C) -> (B, C, H, W), a view."""
+    """(B, T, H, W, C) -> (B, C, T, H, W), a view."""
     return x.movedim(-1, 1)
 
 
@@ -49,7 +46,7 @@ class PointwiseConv3d(nn.Conv3d):
 
 
 def pointwise_conv(dim: int, out_dim: int, axes: int) -> nn.Module:
-    """Return a convolution of kernel 1."""
+    """Return a convolution of kernel 1 for maps (B, C, T, H, W), ``axes`` 3, or (B, C, H, W), ``axes`` 2."""
     return PointwiseConv3d(dim, out_dim, 1) if axes == 3 else nn.Conv2d(dim, out_dim, 1)
 
 

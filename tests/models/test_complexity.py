@@ -28,15 +28,16 @@ def meta_model(settings):
 @pytest.mark.parametrize(
     ("settings", "parameters"),
     [
-        ({**pattern("O")}, (21_400_400, 21_284_462, 21_219_824)),
-        ({**pattern("EO")}, (21_536_612, 21_420_674, 21_356_036)),
-        ({**BASE, **pattern("O")}, (49_813_200, 49_697_262, 49_632_624)),
-        ({**BASE, **pattern("EO")}, (50_130_930, 50_014_992, 49_950_354)),
+        ({**pattern("O")}, 21_400_400),
+        ({**pattern("EO")}, 21_536_612),
+        ({**BASE, **pattern("O")}, 49_813_200),
+        ({**BASE, **pattern("EO")}, 50_130_930),
     ],
 )
 def test_number_of_parameters(settings, parameters):
-    found = (count_parameters(meta_model({**settings, "MODEL__NUM_CLASSES": n})) for n in (400, 174, 48))
-    assert tuple(found) == parameters
+    for classes in (400, 174, 48):  # the classifier alone depends on them
+        expected = parameters - (400 - classes) * (512 + 1)
+        assert count_parameters(meta_model({**settings, "MODEL__NUM_CLASSES": classes})) == expected
 
 
 # Settings, frames, billions of multiply-accumulates from the definitions (adding EMIM's bias to its affinities

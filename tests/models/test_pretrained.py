@@ -134,9 +134,8 @@ def test_files_of_another_architecture_are_refused_and_change_nothing(tmp_path):
         load({"conv.weight": torch.zeros(3, 3)}, tmp_path)
     state = tiny_model().state_dict()
     some = dict(list(state.items())[: len(state) // 3])
-    with pytest.raises(UserError, match="at least 50%"):
+    with pytest.raises(UserError, match="only .* tensors match by name and shape"):
         load(some, tmp_path)
-    assert load(some, tmp_path, min_match=0.2)[1].missing
     with pytest.raises(UserError, match="w.pth is a layer-scale variant.*gamma_1.*without layer scale"):
         load({**state, "blocks3.0.gamma_1": torch.ones(32)}, tmp_path)
     with pytest.raises(UserError, match=r"holds no tensors .*model_state, .*it has \['weights', 'epoch'\]"):

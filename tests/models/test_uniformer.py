@@ -7,6 +7,7 @@ from helpers_models import awake, make_cfg, tiny_model
 from slowfast.models import build_model
 from slowfast.models.attention import EmimAttention, JointAttention
 from slowfast.models.layers import DropPath, Mlp
+from slowfast.ops.layers import Conv3d
 from slowfast.utils.errors import UserError
 
 COST_VOLUME = {"UNIFORMER__STAGE3_ATTENTION": ["joint_cost_volume"]}
@@ -84,8 +85,11 @@ def test_recomputing_activations_changes_memory_only(name, frames, num):
         ({"UNIFORMER__STAGE3_ATTENTION": ["emin"]}, "UNIFORMER.STAGE3_ATTENTION.*joint.*emim.*found.*emin"),
         ({"UNIFORMER__STAGE4_ATTENTION": []}, "UNIFORMER.STAGE4_ATTENTION"),
         ({"UNIFORMER__HEAD_DIM": 48}, "320 is not a multiple of UNIFORMER.HEAD_DIM 48"),
-        ({**COST_VOLUME, "EMIM__MOTION": False}, "EMIM.MOTION is False.*UNIFORMER.STAGE3_ATTENTION"),
-        ({**COST_VOLUME, "EMIM__SAMPLING": "tiled"}, "EMIM.SAMPLING must be sliding for joint_cost_volume"),
+        (
+            {**COST_VOLUME, "EMIM__MOTION": False},
+            "EMIM.MOTION True for joint_cost.*STAGE3_ATTENTION, found sliding and False",
+        ),
+        ({**COST_VOLUME, "EMIM__SAMPLING": "tiled"}, "EMIM.SAMPLING must be sliding.*found tiled"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):
@@ -101,28 +105,21 @@ def test_a_backend_that_is_not_installed_is_named(package, monkeypatch):
 
 
 def test_wrong_clip_is_named():
-    with pytest.raises(ValueError, match=r"\(B, 3, T, H, W\), found \(2, 4, 3, 64, 64\)"):
-        tiny_model()(torch.zeros(2, 4, 3, 64, 64))
     with pytest.raises(UserError, match="at least 32 px.*DATA.TRAIN_CROP_SIZE.*found 64 x 31"):
         tiny_model()(torch.zeros(2, 3, 4, 64, 31))
 
 
-def test_half_precision_gradients_of_very_short_clips_are_right():
+def test_half_precision_gradients_of_clips_shorter_than_the_stem_are_right():
     torch.manual_seed(0)
-    model = tiny_model(UNIFORMER__DEPTH=[1, 1, 1, 1], EMIM__MOTION=False)
-    clips = torch.randn(2, 3, 2, 32, 32)
+    stem, clips = Conv3d(3, 16, (3, 4, 4), stride=(1, 4, 4), padding=(1, 0, 0)), torch.randn(2, 3, 2, 32, 32)
     gradients = []
     for is_half in (False, True):
-        model.zero_grad()
         junk = [torch.full((size,), 1e30) for size in (1_000, 10_000, 100_000)]  # what freed memory may hold
         del junk
         with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
-            logits = model(clips)
-        logits.float().square().sum().backward()
-        gradients.append({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
-    for name, expected in gradients[0].items():
-        if expected.norm() > 1e-3:
-            assert (gradients[1][name] - expected).norm() < 0.15 * expected.norm(), name
+            out = stem(clips)
+        gradients.append(torch.autograd.grad(out.float().square().sum(), stem.weight)[0])
+    assert (gradients[1] - gradients[0]).norm() < 0.05 * gradients[0].norm()
 
 
 @pytest.mark.parametrize("mlp", [Mlp(4, 8), Mlp(4, 8, axes=3), Mlp(4, 8, axes=2)], ids=["linear", "3d", "2d"])

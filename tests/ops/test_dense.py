@@ -18,41 +18,37 @@ def inputs_of(shape, **kwargs):
     return draw(*grid, window**2, **kwargs), *tokens, window
 
 
+def operators_of(weights, first, second, window):
+    """Return the three operators with their tensors, and what follows these."""
+    yield dense.affinity, (first, second), (window, 0.5)
+    yield dense.context, (weights, second), (window, 0.5)
+    yield dense.scatter, (weights, second), (window,)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_registered_as_operators(dtype):
     weights, first, second, window = inputs_of((1, 2, 7, 3, 2, 4, 3), dtype=dtype)
     strided = second.detach().transpose(2, 3).contiguous().transpose(2, 3).requires_grad_()
-    for operator, arguments in (
-        (dense.affinity, (first, strided, window, 0.5)),
-        (dense.context, (weights, strided, window, 0.5)),
-        (dense.scatter, (weights, strided, window)),
-    ):
+    for operator, tensors, options in operators_of(weights, first, strided, window):
         # Schema, autograd registration, fake tensors, and tracing with dynamic shapes.
-        torch.library.opcheck(operator, arguments)
+        torch.library.opcheck(operator, (*tensors, *options))
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 3, 2, 1, 2, 3), (1, 1, 2, 2, 1, 1, 5)])
 def test_first_and_second_derivatives(shape):
-    weights, first, second, window = inputs_of(shape)
-    for function, tensors in (
-        (lambda a, b: dense.affinity(a, b, window, 0.5), (first, second)),
-        (lambda a, b: dense.context(a, b, window, 0.5), (weights, second)),
-        (lambda a, b: dense.scatter(a, b, window), (weights, second)),
-    ):
+    for operator, tensors, options in operators_of(*inputs_of(shape)):
+        function = lambda *x: operator(*x, *options)  # noqa: B023, E731 (used at once)
         assert torch.autograd.gradcheck(function, tensors)
         assert torch.autograd.gradgradcheck(function, tensors)
 
 
 @pytest.mark.parametrize("block_bytes", [1, 4000, 2**30])
 def test_result_does_not_depend_on_how_the_work_is_cut(monkeypatch, block_bytes):
-    weights, first, second, window = inputs_of((2, 5, 7, 4, 2, 3, 3))
-    expected = [dense.affinity(first, second, window, 0.5), dense.context(weights, second, window, 0.5)]
-    expected.append(dense.scatter(weights, second, window))
+    operators = list(operators_of(*inputs_of((2, 5, 7, 4, 2, 3, 3))))
+    expected = [operator(*tensors, *options) for operator, tensors, options in operators]
     monkeypatch.setattr(dense, "CPU_BLOCK_BYTES", block_bytes)
-    found = [dense.affinity(first, second, window, 0.5), dense.context(weights, second, window, 0.5)]
-    found.append(dense.scatter(weights, second, window))
-    for a, b in zip(found, expected):
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    found = [operator(*tensors, *options) for operator, tensors, options in operators]
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_no_key_or_value_is_copied_into_windows():

@@ -10,9 +10,7 @@ from slowfast.ops.depthwise import DepthwiseConv3d
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
-@pytest.mark.parametrize(
-    ("kernel", "shape"), [(3, (2, 4, 5, 6, 7)), (5, (2, 3, 4, 3, 9)), (5, (1, 2, 1, 2, 3)), (7, (2, 3, 5, 4, 9))]
-)
+@pytest.mark.parametrize(("kernel", "shape"), [(3, (2, 4, 5, 6, 7)), (5, (1, 2, 1, 2, 3)), (7, (2, 3, 5, 4, 9))])
 def test_equals_torch(kernel, shape, layout):
     torch.manual_seed(0)
     dim = shape[1]
@@ -26,13 +24,10 @@ def test_equals_torch(kernel, shape, layout):
         out = module(x)
         gradients = torch.autograd.grad((out * weight).sum(), (x, module.weight, module.bias))
         results.append((out, *gradients))
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12)
 
 
 def test_frozen_parameters_and_inputs_without_gradient():
-    with pytest.raises(ValueError, match="odd, found 4"):
-        DepthwiseConv3d(3, 4)
     module = DepthwiseConv3d(3, 3)
     x = torch.randn(1, 3, 2, 4, 4)
     module(x).sum().backward()

@@ -86,13 +86,6 @@ def test_where_it_cannot_run_it_says_why_and_auto_goes_on_to_the_next():
     assert torch.equal(emim_attention(tokens, tokens, tokens, 3), expected)
 
 
-@pytest.fixture
-def nan_in_new_tensors():
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("case", triton_cases.CASES, ids=repr)
 def test_on_a_gpu(nan_in_new_tensors, case):

@@ -49,7 +49,7 @@ class Case:
 
 
 def _rules(**kwargs) -> EmimRules:
-    return dataclasses.replace(VISIBLE, **kwargs)
+    return EmimRules(pad_value=0.5, **kwargs)
 
 
 CASES = [
@@ -72,7 +72,6 @@ CASES = [
     Case(3, 5, 4, 5, _rules(padding="mask"), heads=2),
     Case(3, 5, 4, 7, _rules(padding="mask", last_frame="self"), has_bias=False),
     # Without some of the parts; hidden channels that blocks do not divide.
-    Case(2, 5, 4, 5, hidden=0, heads=2),
     Case(2, 5, 4, 5, hidden=0, has_bias=False),
     Case(2, 5, 4, 5, has_bias=False, hidden=5),
     Case(2, 5, 4, 3, layout="separate", heads=2, clips=2),
@@ -81,7 +80,6 @@ CASES = [
     Case(3, 5, 4, 5, EmimRules(padding="mask"), dtype=torch.float16, channels=64),
     Case(2, 7, 7, 7, dtype=torch.bfloat16, heads=2),
     Case(3, 5, 4, 5, _rules(last_frame="self"), dtype=torch.bfloat16, channels=64),
-    Case(2, 5, 4, 5, dtype=torch.bfloat16, autocast=torch.bfloat16),
     Case(2, 5, 4, 5, autocast=torch.bfloat16),
     Case(2, 5, 4, 5, dtype=torch.float16, autocast=torch.float16),
 ]
@@ -113,13 +111,13 @@ def run(case: Case, inputs, backend: str):
     if case.layout == "projection":
         query, key, value = torch.stack((query, key, value), dim=-3).unbind(-3)
     else:
-        query, key = query.transpose(2, 3).contiguous().transpose(2, 3), key.permute(1, 0, 2, 3, 4, 5).contiguous()
-        key = key.permute(1, 0, 2, 3, 4, 5)
+        query = query.transpose(2, 3).contiguous().transpose(2, 3)
+        key = key.transpose(0, 1).contiguous().transpose(0, 1)
     return emim_attention(query, key, value, *others, case.rules, backend)
 
 
 def check_errors(case: Case, device: str) -> None:
-    """Raise AssertionError if the result or a gradient is too far from the definition in float64."""
+    """Compare the result and every gradient with the definition in float64."""
     inputs, exact = draw(case, device)
     with torch.autocast(device, case.autocast, enabled=case.autocast is not None):
         found = run(case, inputs, "triton")
@@ -169,10 +167,9 @@ def check_compilation(device: str) -> None:
 
 
 def check_same_in_every_run(device: str) -> None:
-    """Bit for bit."""
-    case = Case(3, 14, 14, 7, clips=2, heads=3, channels=64) if device == "cuda" else Case(2, 5, 4, 3, heads=2)
-    for dtype in (torch.float32, torch.bfloat16) if device == "cuda" else (torch.float32,):
-        inputs, _ = draw(dataclasses.replace(case, dtype=dtype), device)
+    large = [Case(3, 14, 14, 7, clips=2, heads=3, channels=64, dtype=x) for x in (torch.float32, torch.bfloat16)]
+    for case in large if device == "cuda" else [Case(2, 5, 4, 3, heads=2)]:
+        inputs, _ = draw(case, device)
         first, second = (run(case, inputs, "triton") for _ in range(2))
         assert torch.equal(first, second)
         grads = [torch.autograd.grad(x.float().square().sum(), leaves(inputs)) for x in (first, second)]
@@ -209,9 +206,9 @@ def main() -> None:
     jobs = [(repr(case), check_errors, (case, "cpu")) for case in CASES]
     jobs += [(check.__name__, check, ("cpu",)) for check in CHECKS]
     for name, check, arguments in jobs:
+        failure = None
         try:
             check(*arguments)
-            failure = None
         except Exception:
             failure = traceback.format_exc()
         print(json.dumps({"name": name, "failure": failure}), flush=True)

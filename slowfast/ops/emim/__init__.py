@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 import torch
 
-from slowfast.ops.emim.dense import cost_volume_dense, emim_dense
+from slowfast.ops.emim.dense import affinity, attend_dense
 from slowfast.ops.emim.motion import MotionWeights
-from slowfast.ops.emim.natten import emim_natten, why_not_natten
-from slowfast.ops.emim.reference import cost_volume_reference, emim_reference
-from slowfast.ops.emim.rules import PAD_VALUE, EmimRules, every_frame
-from slowfast.ops.emim.tiled import emim_tiled
+from slowfast.ops.emim.natten import attend_natten, why_not_natten
+from slowfast.ops.emim.reference import attend_reference, window_products
+from slowfast.ops.emim.rules import PAD_VALUE, EmimRules, over_pairs
+from slowfast.ops.emim.tiled import attend_tiled
 from slowfast.ops.emim.triton import emim_triton, why_not_triton
 from slowfast.utils.errors import UserError
 
@@ -29,10 +29,9 @@ __all__ = ["BACKENDS", "PAD_VALUE", "EmimRules", "MotionWeights", "bias_shape", 
 
 
 class Backend(NamedTuple):
-    """One implementation for sliding windows: an :func:`emim_attention`, and the reason why it cannot run, or None.
+    """One implementation for sliding windows, and the reason why it cannot run or None.
 
-    ``why_not`` takes the query, on the device and in the dtype of the computation, window, rules, and whether a
-    backward pass will follow.
+    ``why_not`` takes query, window, rules, and whether a backward pass will follow.
     """
 
     run: Callable[..., torch.Tensor]
@@ -40,14 +39,15 @@ class Backend(NamedTuple):
 
 
 BACKENDS = {
-    "reference": Backend(emim_reference),
-    "dense": Backend(emim_dense),
-    "natten": Backend(emim_natten, why_not_natten),
+    # Definitions count the products of repeated frames too.
+    "reference": Backend(partial(over_pairs, attend_reference, distinct=False)),
+    "dense": Backend(partial(over_pairs, attend_dense)),
+    "natten": Backend(partial(over_pairs, attend_natten), why_not_natten),
     "triton": Backend(emim_triton, why_not_triton),
 }
 
-# Order in which "auto" tries them; the Triton kernels have not run on a GPU yet, and are chosen by name only.
-FASTEST_FIRST = ("dense",)
+# The Triton kernels have not run on a GPU yet, and are chosen by name only.
+AUTO = "dense"
 
 
 def emim_attention(
@@ -80,15 +80,23 @@ def emim_attention(
         relative_bias: :func:`bias_shape`, the first axis of displacement vertical; None is no bias.
         motion: weights of the motion MLP; None leaves M out.
         rules: which frames meet, and what lies outside the image.
-        backend: a name in ``BACKENDS``, or "auto" for the fastest that can run.
+        backend: a name in ``BACKENDS`` or "auto".
 
     Returns:
         F + M, (B, T, H, W, N, D), in the dtype of ``value``.
     """
-    _check_tokens(query, key, value)
-    _check_window(query, window, relative_bias, motion, rules)
-    run = _choose(backend, query, key, value, relative_bias, window, rules)
-    return run(query, key, value, window, relative_bias, motion, rules)
+    _check(query, key, value, window, relative_bias, motion, rules)
+    inputs = (query, key, value, window, relative_bias, motion, rules)
+    if rules.sampling == "tiled":
+        if backend in ("natten", "triton"):
+            raise UserError(f"EMIM.BACKEND {backend} cannot run: it has sliding windows only (EMIM.SAMPLING is tiled)")
+        return over_pairs(attend_tiled, *inputs, distinct=backend != "reference")  # plain products in every case
+    run, why_not = BACKENDS[AUTO if backend == "auto" else backend]
+    trained = [x for x in (query, key, value, relative_bias) if x is not None and x.requires_grad]
+    reason = why_not(query, window, rules, torch.is_grad_enabled() and bool(trained))
+    if reason is not None:
+        raise UserError(f"EMIM.BACKEND {backend} cannot run: {reason}")
+    return run(*inputs)
 
 
 def cost_volume(
@@ -100,17 +108,17 @@ def cost_volume(
 ) -> torch.Tensor:
     """Return the products of each token with a window of the next frame, (B, T, H, W, N, P), in float32 or wider.
 
-    They are neither scaled nor biased. Arguments as in :func:`emim_attention`; windows slide, and keys outside the
-    image are ``rules.pad_value``. Backends are "reference", "dense" and "auto".
+    They are neither scaled nor biased; keys outside the image are ``rules.pad_value``. Arguments as in
+    :func:`emim_attention`; windows slide. Backends are "reference", "dense" and "auto".
     """
-    if rules.sampling != "sliding":
-        raise ValueError(f"a cost volume has sliding windows, found sampling {rules.sampling!r}")
-    _check_tokens(query, key, key)
-    _check_window(query, window, None, None, rules)
+    assert rules.sampling == "sliding", rules
     if backend in ("natten", "triton"):
         raise UserError(f"EMIM.BACKEND {backend} cannot run: it returns no affinities, which are all of a cost volume")
-    _check_backend(backend)
-    return (cost_volume_reference if backend == "reference" else cost_volume_dense)(query, key, window, rules)
+    _check(query, key, key, window, None, None, rules)
+    products, distinct = (window_products, False) if backend == "reference" else (affinity, True)
+    return over_pairs(
+        lambda q, k, *_: products(q, k, window, rules.pad_value), query, key, key, rules, distinct=distinct
+    )
 
 
 def bias_shape(heads: int, window: int, rules: EmimRules) -> tuple[int, int, int]:
@@ -119,48 +127,14 @@ def bias_shape(heads: int, window: int, rules: EmimRules) -> tuple[int, int, int
     return heads, side, side
 
 
-def _choose(name: str, query, key, value, bias, window, rules) -> Callable[..., torch.Tensor]:
-    _check_backend(name)
-    if rules.sampling == "tiled":
-        if name not in ("auto", "dense", "reference"):
-            raise UserError(f"EMIM.BACKEND {name} cannot run: it has sliding windows only (EMIM.SAMPLING is tiled)")
-        # Plain products in every case; the reference makes those of repeated frames too, as definitions count them.
-        return partial(emim_tiled, choose_pairs=every_frame) if name == "reference" else emim_tiled
-    inputs = (query, key, value) if bias is None else (query, key, value, bias)
-    needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-    for candidate in FASTEST_FIRST if name == "auto" else (name,):
-        reason = BACKENDS[candidate].why_not(query, window, rules, needs_grad)
-        if reason is None:
-            return BACKENDS[candidate].run
-    raise UserError(f"EMIM.BACKEND {name} cannot run: {reason}")
-
-
-def _check_backend(name: str) -> None:
-    if name != "auto" and name not in BACKENDS:
-        raise ValueError(f"backend must be auto | {' | '.join(BACKENDS)}, found {name!r}")
-
-
-def _check_tokens(query, key, value) -> None:
-    tokens = (query, key, value)
-    if query.dim() != 6 or key.shape != query.shape or value.shape != query.shape:
-        shapes = [tuple(x.shape) for x in tokens]
-        raise ValueError(f"query, key and value must all be (B, T, H, W, N, D), found {shapes}")
-    if 0 in query.shape[1:]:
-        raise ValueError(f"T, H, W, N and D must be at least 1, found (B, T, H, W, N, D) = {tuple(query.shape)}")
-    if not all(x.is_floating_point() for x in tokens):
-        raise ValueError(f"query, key and value must be floating point, found {[x.dtype for x in tokens]}")
-
-
-def _check_window(query, window, relative_bias, motion, rules) -> None:
-    heads, channels = query.shape[-2:]
+def _check(query, key, value, window, relative_bias, motion, rules) -> None:
     if window < 1 or (rules.sampling == "sliding" and window % 2 == 0):
         raise ValueError(f"a window must be positive and, centred on a token, odd; found {window}")
-    if relative_bias is not None and relative_bias.shape != bias_shape(heads, window, rules):
-        expected = bias_shape(heads, window, rules)
-        raise ValueError(f"relative_bias must be {expected}, found {tuple(relative_bias.shape)}")
-    if motion is not None:
-        hidden = motion.weight1.shape[0]
-        expected = ((hidden, window * window), (hidden,), (channels, hidden), (channels,))
-        shapes = tuple(tuple(weight.shape) for weight in motion)
-        if shapes != expected:
-            raise ValueError(f"motion weights must have shapes {expected}, found {shapes}")
+    *_, heads, channels = grid = query.shape
+    hidden = len(motion.weight1) if motion else 0
+    of_motion = ((hidden, window * window), (hidden,), (channels, hidden), (channels,))
+    names = ("key", "value", "relative_bias", *(f"motion {name}" for name in MotionWeights._fields))
+    shapes = (grid, grid, bias_shape(heads, window, rules), *of_motion)
+    for name, x, shape in zip(names, (key, value, relative_bias, *(motion or ())), shapes):
+        if x is not None and x.shape != shape:
+            raise ValueError(f"{name} must have the shape {tuple(shape)}, found {tuple(x.shape)}")

@@ -11,21 +11,21 @@ column to the right. So all windows together are one strided view of one dense p
 K * K times. The product is made for blocks of K rows of queries, which see 2 K - 1 rows of keys, and for as many frames
 at a time as keep it in the cache.
 
-Shapes: query, key, value, source (B, F, H, W, N, D); weights (B, F, H, W, N, P), p = row * K + column. ``F`` counts
-pairs of frames: frame f of the first tensor meets frame f of the second. ``window`` is K, odd; keys and values outside
-the image are ``pad_value`` in every channel.
+Shapes: query, key, value, source (B, F, H, W, N, D); weights (B, F, H, W, N, P), p = row * K + column. Frame f of the
+first tensor meets frame f of the second; keys and values outside the image are ``pad_value`` in every channel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import register_flop_formula
 
-from slowfast.ops.emim.motion import motion_features, scale_and_bias
-from slowfast.ops.emim.rules import frame_pairs, places_inside, take_frames
+from slowfast.ops.emim.motion import attend
+from slowfast.ops.emim.rules import outside_image
 from slowfast.ops.precision import wide, without_autocast
 
 # Largest dense product held at a time. On a CPU: what fits beside its factors in the second-level cache of a core.
@@ -35,30 +35,13 @@ GPU_BLOCK_BYTES = 2**28
 WHOLE_FRAME_BYTES = 2**18
 
 
-def emim_dense(query, key, value, window, relative_bias, motion, rules):
-    """See :func:`slowfast.ops.emim.emim_attention`."""
-    height, width, _, channels = query.shape[2:]
-    pairs = frame_pairs(query.shape[1], rules)
-    query, key, value = (
-        take_frames(x, frames) for x, frames in ((query, pairs.source), (key, pairs.target), (value, pairs.target))
-    )
+def attend_dense(query, key, value, window, relative_bias, motion, rules):
+    """EMIM between the frames of pairs, (B, F, H, W, N, D) each; see :func:`slowfast.ops.emim.emim_attention`."""
+    products = affinity(query, key, window, rules.pad_value)  # (B, F, H, W, N, P)
     bias = None if relative_bias is None else relative_bias.flatten(1)  # (N, P)
-    scores = scale_and_bias(affinity(query, key, window, rules.pad_value), bias, channels)  # (B, F, H, W, N, P)
-    weights = scores
-    if rules.padding == "mask":
-        outside = ~places_inside(height, width, window, query.device)[:, :, None]  # (H, W, 1, P)
-        scores, weights = scores.masked_fill(outside, 0), scores.masked_fill(outside, float("-inf"))
-    out = context(weights.softmax(dim=-1), value, window, rules.pad_value)
-    if motion is not None:
-        out = out + motion_features(scores, motion).to(out.dtype)
-    return take_frames(out, pairs.output)
-
-
-def cost_volume_dense(query, key, window, rules):
-    """See :func:`slowfast.ops.emim.cost_volume`."""
-    pairs = frame_pairs(query.shape[1], rules)
-    query, key = take_frames(query, pairs.source), take_frames(key, pairs.target)
-    return take_frames(affinity(query, key, window, rules.pad_value), pairs.output)
+    outside = outside_image(query, window, rules)
+    sum_values = partial(context, value=value, window=window, pad_value=rules.pad_value)
+    return attend(products, bias, query.shape[-1], motion, outside, sum_values)
 
 
 @torch.library.custom_op("emim::affinity", mutates_args=())
@@ -92,7 +75,7 @@ def context(weights: torch.Tensor, value: torch.Tensor, window: int, pad_value: 
                 for rows in _row_blocks(v, window):
                     near = _near(values, rows, window)  # (f, N, h'*Wp, D)
                     dense = _dense(w[some, rows], near, scatter_buffers)  # (f, N, h*W, h'*Wp)
-                    o[some, rows].copy_(_grid(dense @ near, width))
+                    o[some, rows].copy_((dense @ near).transpose(1, 2).unflatten(1, (-1, width)))  # (f, h, W, N, D)
     return out
 
 
@@ -121,7 +104,7 @@ def scatter(weights: torch.Tensor, source: torch.Tensor, window: int) -> torch.T
 
 
 def _product_dtype(x: torch.Tensor) -> torch.dtype:
-    """Return the dtype of sums of ``x``; float16 has too small a range for gradients, and is slow on CPUs."""
+    # float16 has too small a range for gradients, and is slow on CPUs.
     return torch.float32 if x.dtype == torch.float16 else x.dtype
 
 
@@ -142,9 +125,8 @@ def _frame_blocks(x: torch.Tensor, window: int) -> Iterator[slice]:
 
 
 def _frames_in_block(x: torch.Tensor, window: int) -> int:
-    rows = next(_row_blocks(x, window))
     budget = CPU_BLOCK_BYTES if x.device.type == "cpu" else GPU_BLOCK_BYTES
-    return max(1, budget // _dense_bytes(x, window, rows.stop - rows.start))
+    return max(1, budget // _dense_bytes(x, window, next(_row_blocks(x, window)).stop))
 
 
 def _row_blocks(x: torch.Tensor, window: int) -> Iterator[slice]:
@@ -171,11 +153,6 @@ def _pad(x: torch.Tensor, window: int, pad_value: float, dtype: torch.dtype) -> 
 def _tokens(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """(f, h, W, N, D) -> (f, N, h*W, D)."""
     return x.to(dtype).flatten(1, 2).transpose(1, 2)
-
-
-def _grid(x: torch.Tensor, width: int) -> torch.Tensor:
-    """(f, N, h*W, D) -> (f, h, W, N, D)."""
-    return x.transpose(1, 2).unflatten(1, (-1, width))
 
 
 def _near(padded: torch.Tensor, rows: slice, window: int) -> torch.Tensor:

@@ -23,11 +23,6 @@ class MotionWeights(NamedTuple):
 QUICK_GELU_SLOPE = 1.702
 
 
-def quick_gelu(x: torch.Tensor) -> torch.Tensor:
-    """Return x * sigmoid(1.702 x)."""
-    return F.silu(QUICK_GELU_SLOPE * x) / QUICK_GELU_SLOPE
-
-
 def motion_features(affinity: torch.Tensor, motion: MotionWeights) -> torch.Tensor:
     """Turn affinities (..., P) into motion features (..., D): M = f(A), Eq. 5.
 
@@ -35,11 +30,7 @@ def motion_features(affinity: torch.Tensor, motion: MotionWeights) -> torch.Tens
     """
     if (autocast_dtype(affinity) or motion.weight1.dtype) == torch.float16:
         with without_autocast(affinity):
-            return _mlp(affinity, MotionWeights(*(weight.float() for weight in motion)))
-    return _mlp(affinity, motion)
-
-
-def _mlp(affinity: torch.Tensor, motion: MotionWeights) -> torch.Tensor:
+            return motion_features(affinity, MotionWeights(*(weight.float() for weight in motion)))
     # QuickGELU with its slope moved into the weights: one pass over the hidden channels, of which there are many.
     slope = QUICK_GELU_SLOPE
     affinity = affinity.to(motion.weight1.dtype)
@@ -51,3 +42,15 @@ def scale_and_bias(products: torch.Tensor, bias: torch.Tensor | None, channels: 
     """Return the affinities of the products q . k, (..., P): divided by sqrt(D), plus the bias (Eq. 3)."""
     scale = channels**-0.5
     return products * scale if bias is None else torch.add(bias, products, alpha=scale)
+
+
+def attend(products, bias, channels: int, motion: MotionWeights | None, outside, context) -> torch.Tensor:
+    """Return F + M of the products q . k (Eqs. 3 to 5), ``context`` being the sum of the values by their weights.
+
+    Places ``outside`` (bool, or None) have no share of the softmax, and an affinity of 0 for the motion features.
+    """
+    affinity = weights = scale_and_bias(products, bias, channels)
+    if outside is not None:
+        affinity, weights = affinity.masked_fill(outside, 0), affinity.masked_fill(outside, float("-inf"))
+    out = context(weights.softmax(dim=-1))
+    return out if motion is None else out + motion_features(affinity, motion).to(out.dtype)

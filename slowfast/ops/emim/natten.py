@@ -5,8 +5,7 @@ window's radius the windows around the original places are never moved. And as a
 (y mod K, x mod K) once, a one-hot code of its residue in K * K extra channels lets each key pick its bias out of extra
 channels of the query, in which the bias table lies permuted by the query's own residue.
 
-NATTEN returns no affinities, so those that the motion branch reads are made beside it. Dimension letters: ``B`` clips,
-``F`` frame pairs, ``H W`` token grid, ``N`` heads, ``D`` channels per head, ``K`` window side, ``Y X`` padded grid.
+NATTEN returns no affinities, so those that the motion branch reads are made beside it. ``Y X`` is the padded grid.
 """
 
 from __future__ import annotations
@@ -19,30 +18,23 @@ import torch.nn.functional as F
 
 from slowfast.ops.emim.dense import affinity
 from slowfast.ops.emim.motion import motion_features, scale_and_bias
-from slowfast.ops.emim.rules import EmimRules, frame_pairs, take_frames
+from slowfast.ops.emim.rules import EmimRules
 
 _MIN_HEAD_DIM, _MAX_HEAD_DIM = 8, 512  # of FlexAttention, which takes powers of two
 
 
-def emim_natten(query, key, value, window, relative_bias, motion, rules):
-    """See :func:`slowfast.ops.emim.emim_attention`."""
-    pairs = frame_pairs(query.shape[1], rules)
-    query, key, value = (
-        take_frames(x, frames) for x, frames in ((query, pairs.source), (key, pairs.target), (value, pairs.target))
-    )
-    out = natten_context(query, key, value, window, relative_bias, rules.pad_value)
-    if motion is not None:
-        bias = None if relative_bias is None else relative_bias.flatten(1)  # (N, P)
-        products = affinity(query, key, window, rules.pad_value)  # (B, F, H, W, N, P)
-        out = out + motion_features(scale_and_bias(products, bias, query.shape[-1]), motion).to(out.dtype)
-    return take_frames(out, pairs.output)
+def attend_natten(query, key, value, window, relative_bias, motion, rules):
+    """EMIM between the frames of pairs, (B, F, H, W, N, D) each; see :func:`slowfast.ops.emim.emim_attention`."""
+    out = _context(query, key, value, window, relative_bias, rules.pad_value)
+    if motion is None:
+        return out
+    bias = None if relative_bias is None else relative_bias.flatten(1)  # (N, P)
+    products = affinity(query, key, window, rules.pad_value)  # (B, F, H, W, N, P)
+    return out + motion_features(scale_and_bias(products, bias, query.shape[-1]), motion).to(out.dtype)
 
 
-def natten_context(query, key, value, window: int, relative_bias, pad_value: float) -> torch.Tensor:
-    """Attend from each token to the window around its place in the paired frame: F of EMIM's Eq. 4.
-
-    All (B, F, H, W, N, D), the bias (N, K, K); frame f of ``query``, not scaled, attends to frame f of ``key``.
-    """
+def _context(query, key, value, window: int, relative_bias, pad_value: float) -> torch.Tensor:
+    """Return F of Eq. 4 for tokens (B, F, H, W, N, D), queries not scaled, and a bias (N, K, K)."""
     natten, _ = _import_natten()
     batch, frames, height, width, _, channels = query.shape
     radius = window // 2
@@ -81,10 +73,8 @@ def why_not_natten(query: torch.Tensor, window: int, rules: EmimRules, needs_gra
         # What remains is FlexAttention. It raises on CPUs; on GPUs NATTEN calls training with it highly discouraged.
         return f"gradients on {query.device.type} need NATTEN's compiled library, which is not there (HAS_LIBNATTEN)"
     channels = query.shape[-1] + window * window
-    if channels > _MAX_HEAD_DIM:
-        limit = f"NATTEN without its compiled library takes at most {_MAX_HEAD_DIM} channels per head"
-        return f"{limit}; {query.shape[-1]} and the {window} x {window} bias make {channels}"
-    return None
+    limit = f"NATTEN without its compiled library takes at most {_MAX_HEAD_DIM} channels per head, with a bias"
+    return f"{limit}; {query.shape[-1]} and its {window}^2 make {channels}" if channels > _MAX_HEAD_DIM else None
 
 
 def _bias_codes(bias: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,43 +5,33 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from slowfast.ops.emim.motion import motion_features, scale_and_bias
-from slowfast.ops.emim.rules import every_frame, places_inside
+from slowfast.ops.emim.motion import attend
+from slowfast.ops.emim.rules import outside_image
 from slowfast.ops.precision import widened, without_autocast
 
 
-def emim_reference(query, key, value, window, relative_bias, motion, rules):
-    """See :func:`slowfast.ops.emim.emim_attention`."""
-    height, width, _, channels = query.shape[2:]
-    source, target, _ = every_frame(query.shape[1], rules)
-    keys = gather_windows(key[:, target], window, rules.pad_value)  # (B, T, H, W, N, D, P)
-    values = gather_windows(value[:, target], window, rules.pad_value)  # (B, T, H, W, N, D, P)
-    products = window_products(query[:, source], keys)  # (B, T, H, W, N, P)
-    affinity = scale_and_bias(products, None if relative_bias is None else relative_bias.flatten(1), channels)
-    weights = affinity
-    if rules.padding == "mask":
-        outside = ~places_inside(height, width, window, query.device)[:, :, None]  # (H, W, 1, P)
-        affinity, weights = affinity.masked_fill(outside, 0), affinity.masked_fill(outside, float("-inf"))
-    weights = weights.softmax(dim=-1).to(values.dtype)
+def attend_reference(query, key, value, window, relative_bias, motion, rules):
+    """EMIM between the frames of pairs, (B, F, H, W, N, D) each; see :func:`slowfast.ops.emim.emim_attention`."""
+    values = gather_windows(value, window, rules.pad_value)  # (B, F, H, W, N, D, P)
+
+    def sum_values(weights: torch.Tensor) -> torch.Tensor:
+        with without_autocast(query):
+            return torch.einsum("bfhwnp,bfhwndp->bfhwnd", weights.to(values.dtype), values)
+
+    products = window_products(query, key, window, rules.pad_value)
+    bias = None if relative_bias is None else relative_bias.flatten(1)  # (N, P)
+    return attend(products, bias, query.shape[-1], motion, outside_image(query, window, rules), sum_values)
+
+
+def window_products(query: torch.Tensor, key: torch.Tensor, window: int, pad_value: float) -> torch.Tensor:
+    """Return q . k for every key of the window around the query's place, (B, F, H, W, N, P), in float32 or wider."""
+    keys = gather_windows(key, window, pad_value)  # (B, F, H, W, N, D, P)
     with without_autocast(query):
-        out = torch.einsum("bthwnp,bthwndp->bthwnd", weights, values)
-    return out if motion is None else out + motion_features(affinity, motion).to(out.dtype)
-
-
-def cost_volume_reference(query, key, window, rules):
-    """See :func:`slowfast.ops.emim.cost_volume`."""
-    source, target, _ = every_frame(query.shape[1], rules)
-    return window_products(query[:, source], gather_windows(key[:, target], window, rules.pad_value))
-
-
-def window_products(query: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """Return q . k for queries (B, T, H, W, N, D) and windows (B, T, H, W, N, D, P), in float32 or wider."""
-    with without_autocast(query):
-        return torch.einsum("bthwnd,bthwndp->bthwnp", widened(query), widened(keys))
+        return torch.einsum("bfhwnd,bfhwndp->bfhwnp", widened(query), widened(keys))
 
 
 def gather_windows(x: torch.Tensor, window: int, pad_value: float) -> torch.Tensor:
-    """Gather the window around every token: (B, T, H, W, N, D) -> (B, T, H, W, N, D, P), p = row * K + column."""
+    """Gather the window around every token: (B, F, H, W, N, D) -> (B, F, H, W, N, D, P), p = row * K + column."""
     radius = window // 2
     padded = F.pad(x, (0, 0, 0, 0, radius, radius, radius, radius), value=pad_value)
     return padded.unfold(2, window, 1).unfold(3, window, 1).flatten(-2)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
 # Keys and values outside the image. The paper extends the map with this constant instead of masking.
 PAD_VALUE = 1e-6
-
-SAMPLINGS = ("sliding", "tiled")
-LAST_FRAMES = ("repeat", "self")
-PADDINGS = ("constant", "mask")
 
 
 @dataclass(frozen=True)
@@ -29,18 +26,11 @@ class EmimRules:
         pad_value: the constant.
     """
 
-    sampling: str = "sliding"
+    sampling: Literal["sliding", "tiled"] = "sliding"
     temporal_interval: int = 1
-    last_frame: str = "repeat"
-    padding: str = "constant"
+    last_frame: Literal["repeat", "self"] = "repeat"
+    padding: Literal["constant", "mask"] = "constant"
     pad_value: float = PAD_VALUE
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("sampling", SAMPLINGS), ("last_frame", LAST_FRAMES), ("padding", PADDINGS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be {' | '.join(allowed)}, found {getattr(self, name)!r}")
-        if self.temporal_interval < 1:
-            raise ValueError(f"temporal_interval must be at least 1, found {self.temporal_interval}")
 
 
 class FramePairs(NamedTuple):
@@ -51,40 +41,34 @@ class FramePairs(NamedTuple):
     output: list[int]
 
 
-def every_frame(num_frames: int, rules: EmimRules) -> FramePairs:
-    """Return one pair for each output frame, also where two frames have the same pair; for definitions."""
-    pairs = frame_pairs(num_frames, rules)
-    source, target = ([frames[pair] for pair in pairs.output] for frames in (pairs.source, pairs.target))
-    return FramePairs(source, target, list(range(num_frames)))
-
-
-def frame_pairs(num_frames: int, rules: EmimRules) -> FramePairs:
-    """Return which frames meet in a clip, each pair once; one frame alone meets itself."""
+def frame_pairs(num_frames: int, rules: EmimRules, distinct: bool = True) -> FramePairs:
+    """Return which frames meet in a clip; not ``distinct``, as often as definitions count them, for every frame."""
     step = rules.temporal_interval
-    pairs: list[tuple[int, int]] = []
-    output = []
+    wanted = []
     for frame in range(num_frames):
         if frame + step < num_frames:
-            pair = (frame, frame + step)
+            wanted.append((frame, frame + step))
         elif rules.last_frame == "repeat" and frame >= step:
-            pair = (frame - step, frame)
+            wanted.append((frame - step, frame))
         else:
-            pair = (frame, frame)
-        if pair not in pairs:
-            pairs.append(pair)
-        output.append(pairs.index(pair))
-    return FramePairs([source for source, _ in pairs], [target for _, target in pairs], output)
+            wanted.append((frame, frame))
+    pairs = list(dict.fromkeys(wanted)) if distinct else wanted
+    source, target = ([pair[side] for pair in pairs] for side in (0, 1))
+    return FramePairs(source, target, [pairs.index(pair) for pair in wanted])
+
+
+def over_pairs(attend: Callable[..., torch.Tensor], query, key, value, *arguments, distinct: bool = True):
+    """Return for every frame of a clip the result of ``attend`` for the pair of frames that rules, last, give it."""
+    pairs = frame_pairs(query.shape[1], arguments[-1], distinct)
+    key, value = (take_frames(x, pairs.target) for x in (key, value))
+    return take_frames(attend(take_frames(query, pairs.source), key, value, *arguments), pairs.output)
 
 
 def take_frames(x: torch.Tensor, frames: list[int]) -> torch.Tensor:
     """Return ``x[:, frames]``, as a view where the frames follow one another."""
-    runs = []
-    for frame in frames:
-        if runs and runs[-1][1] == frame:
-            runs[-1][1] = frame + 1
-        else:
-            runs.append([frame, frame + 1])
-    parts = [x[:, start:stop] for start, stop in runs]
+    starts = [place for place, frame in enumerate(frames) if place == 0 or frame != frames[place - 1] + 1]
+    stops = [*starts[1:], len(frames)]
+    parts = [x[:, frames[start] : frames[stop - 1] + 1] for start, stop in zip(starts, stops)]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
@@ -95,3 +79,9 @@ def places_inside(height: int, width: int, window: int, device: torch.device) ->
     places = (torch.arange(size, device=device)[:, None] + offsets for size in sizes)  # (H, K) and (W, K)
     rows, columns = ((place >= 0) & (place < size) for place, size in zip(places, sizes))
     return (rows[:, None, :, None] & columns[None, :, None, :]).flatten(2)
+
+
+def outside_image(query: torch.Tensor, window: int, rules: EmimRules) -> torch.Tensor | None:
+    """Return the displacements that ``rules`` leave out for queries (B, F, H, W, N, D), bool (H, W, 1, P), or None."""
+    is_masked = rules.padding == "mask"
+    return ~places_inside(*query.shape[2:4], window, query.device)[:, :, None] if is_masked else None

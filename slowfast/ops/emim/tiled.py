@@ -5,30 +5,29 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from slowfast.ops.emim.motion import motion_features, scale_and_bias
-from slowfast.ops.emim.rules import frame_pairs, take_frames
+from slowfast.ops.emim.motion import attend
 from slowfast.ops.precision import widened, without_autocast
 
 
-def emim_tiled(query, key, value, window, relative_bias, motion, rules, choose_pairs=frame_pairs):
-    """See :func:`slowfast.ops.emim.emim_attention` with ``rules.sampling`` "tiled"."""
+def attend_tiled(query, key, value, window, relative_bias, motion, rules):
+    """EMIM between the frames of pairs, (B, F, H, W, N, D) each, with ``rules.sampling`` "tiled"."""
     height, width, _, channels = query.shape[2:]
-    pairs = choose_pairs(query.shape[1], rules)
-    query = split(take_frames(query, pairs.source), window, 0.0)  # (B, F, Y, X, N, P, D), P queries of a tile
-    key, value = (split(take_frames(x, pairs.target), window, rules.pad_value) for x in (key, value))
+    outside = None
+    if rules.padding == "mask":
+        inside = query.new_ones(1, 1, height, width, 1, 1)
+        outside = split(inside, window, 0.0).mT == 0  # (1, 1, Y, X, 1, 1, P)
+    query = split(query, window, 0.0)  # (B, F, Y, X, N, P, D), P queries of a tile
+    key, value = (split(x, window, rules.pad_value) for x in (key, value))
+
+    def sum_values(weights: torch.Tensor) -> torch.Tensor:
+        with without_autocast(query):
+            return weights.to(value.dtype) @ value  # (B, F, Y, X, N, P, D)
+
     with without_autocast(query):
         products = widened(query) @ widened(key).mT  # (B, F, Y, X, N, P, P)
-    affinity = scale_and_bias(products, _pairwise_bias(relative_bias, window), channels)
-    weights = affinity
-    if rules.padding == "mask":
-        inside = torch.ones((1, 1, height, width, 1, 1), dtype=query.dtype, device=query.device)
-        outside = split(inside, window, 0.0).mT == 0  # (1, 1, Y, X, 1, 1, P)
-        affinity, weights = affinity.masked_fill(outside, 0), affinity.masked_fill(outside, float("-inf"))
-    with without_autocast(query):
-        out = weights.softmax(dim=-1).to(value.dtype) @ value  # (B, F, Y, X, N, P, D)
-    if motion is not None:
-        out = out + motion_features(affinity, motion).to(out.dtype)
-    return take_frames(join(out, height, width, window), pairs.output)
+    out = attend(products, _pairwise_bias(relative_bias, window), channels, motion, outside, sum_values)
+    x = out.unflatten(5, (window, window)).permute(0, 1, 2, 5, 3, 6, 4, 7)  # (B, F, Y, K, X, K, N, D)
+    return x.flatten(4, 5).flatten(2, 3)[:, :, :height, :width]
 
 
 def split(x: torch.Tensor, window: int, pad_value: float) -> torch.Tensor:
@@ -37,12 +36,6 @@ def split(x: torch.Tensor, window: int, pad_value: float) -> torch.Tensor:
     x = F.pad(x, (0, 0, 0, 0, 0, -width % window, 0, -height % window), value=pad_value)
     x = x.unflatten(3, (-1, window)).unflatten(2, (-1, window))  # (B, F, Y, K, X, K, N, D)
     return x.permute(0, 1, 2, 4, 6, 3, 5, 7).flatten(5, 6)
-
-
-def join(x: torch.Tensor, height: int, width: int, window: int) -> torch.Tensor:
-    """Undo :func:`split`: (B, F, Y, X, N, P, D) -> (B, F, H, W, N, D)."""
-    x = x.unflatten(5, (window, window)).permute(0, 1, 2, 5, 3, 6, 4, 7)  # (B, F, Y, K, X, K, N, D)
-    return x.flatten(4, 5).flatten(2, 3)[:, :, :height, :width]
 
 
 def _pairwise_bias(table: torch.Tensor | None, window: int) -> torch.Tensor | None:
