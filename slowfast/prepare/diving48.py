@@ -16,35 +16,27 @@ from slowfast.prepare.lists import Annotation, find_file, read_entries, read_jso
 from slowfast.utils.errors import UserError
 
 VOCAB_FILE = "Diving48_vocab.json"
-SPLIT_FILES = ("Diving48_V2_train.json", "Diving48_V2_test.json")
 
 
-def read_vocab(path: Path) -> list[str]:
-    """Return the class names in the order of the labels, the four strings joined by spaces."""
-    names: list[str] = []
+def read_annotation(folder: Path) -> Annotation:
+    """Read the vocabulary and both splits."""
+    names, ends, path = [], {}, find_file(folder, VOCAB_FILE)
     for label, parts in enumerate(read_json(path, list)):
         is_text = isinstance(parts, list) and all(isinstance(part, str) and part.isprintable() for part in parts)
         if not is_text or len(parts) != 4 or " ".join(parts) in names:
             raise UserError(f"{path}: class {label} is {parts!r}, expected four strings that no other class has")
         names.append(" ".join(parts))
-    return names
 
-
-def read_annotation(folder: Path) -> Annotation:
-    """Read the vocabulary and both splits."""
-    names = read_vocab(find_file(folder, [VOCAB_FILE]))
-    spans: dict[str, tuple[int, int]] = {}
-
-    def parse(entry: tuple[str, int, int, int]) -> tuple[str, int]:
-        clip_id, label, start, end = entry
+    def parse(entry: tuple[str, int, int]) -> tuple[str, int]:
+        clip_id, label, end = entry
         if not clip_id or "/" in clip_id:
             raise ValueError(f"vid_name {clip_id!r} is not the name of a file")
         if not 0 <= label < len(names):
             raise ValueError(f"label {label} is outside 0 to {len(names) - 1} ({VOCAB_FILE})")
-        spans[clip_id] = start, end
+        ends[clip_id] = end
         return clip_id, label
 
-    kinds = {"vid_name": str, "label": int, "start_frame": int, "end_frame": int}
-    paths = [find_file(folder, [name]) for name in SPLIT_FILES]
+    kinds = {"vid_name": str, "label": int, "end_frame": int}
+    paths = [find_file(folder, f"Diving48_V2_{split}.json") for split in ("train", "test")]
     splits = (read_split(read_entries(path, **kinds), parse, path) for path in paths)
-    return Annotation(*splits, names, media="<vid_name>.mp4", spans=spans)
+    return Annotation(*splits, names, least_frames=ends)

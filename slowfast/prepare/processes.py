@@ -2,56 +2,47 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
-from itertools import islice
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, TimeoutError
 from typing import Any
 
 import cv2
 from pebble import ProcessExpired, ProcessPool
 
-from slowfast.utils.errors import UserError
-
-
-class Lost(str):
-    """Reason why an item has no result, in its place."""
+_AHEAD = 64  # items per process that are under way, so that one that hangs does not hold up the others
 
 
 def map_isolated(
-    function: Callable, items: Sequence, workers: int, limit_sec: Callable = lambda item: None
-) -> Iterator[tuple[int, Any]]:
-    """Yield ``(index, function(items[index]))`` for every item, in the order in which they finish.
+    function: Callable, items: Iterable, workers: int, limit_sec: Callable = lambda item: math.inf
+) -> Iterator[Any]:
+    """Yield ``function(item)`` for every item, in order, and raise its exceptions.
 
-    The result is ``Lost`` where the process died or took longer than ``limit_sec(item)`` (None waits for ever); an
-    exception of ``function`` is raised here.
+    In its place is a str, the reason, where the process died or took longer than ``limit_sec(item)``.
     """
-    if not 1 <= workers <= 256:
-        raise UserError(f"--workers is {workers}; allowed: 1 to 256")
     # Not forked from this process, whose threads may hold locks.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([name for name in ("torch", "cv2", "av") if name in sys.modules])
-    pool = ProcessPool(workers, initializer=_start, initargs=[function], context=context)
+    pool, waiting = ProcessPool(workers, initializer=_start, initargs=[function], context=context), deque()
     try:
-        numbered, waiting = iter(enumerate(items)), {}
-        while True:
-            for index, item in islice(numbered, 4 * workers - len(waiting)):
-                limit = limit_sec(item)
-                waiting[pool.schedule(_call, [item], timeout=limit)] = index, limit
-            if not waiting:
-                return
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                index, limit = waiting.pop(future)
-                yield index, _result(future, limit)
+        for item in items:
+            limit = limit_sec(item)
+            waiting.append((pool.schedule(_call, [item], timeout=limit), limit))
+            if len(waiting) > _AHEAD * workers:
+                yield _result(*waiting.popleft())
+        while waiting:
+            yield _result(*waiting.popleft())
     finally:
         pool.stop()
         pool.join()
 
 
 def _start(function: Callable) -> None:
-    _call.function = function  # of this process
+    _call.function = function  # once per process, not per item: it may hold a whole data set
     cv2.setNumThreads(0)  # the processes are the parallelism
 
 
@@ -59,14 +50,14 @@ def _call(item: Any) -> Any:
     return _call.function(item)
 
 
-def _result(future: Future, limit_sec: float | None) -> Any:
+def _result(future: Future, limit_sec: float) -> Any:
     try:
         return future.result()
     except TimeoutError:
-        return Lost(f"no result after {limit_sec:g} s")
+        return f"no result after {limit_sec:g} s"
     except ProcessExpired as error:
         code = error.exitcode
-        how = (
+        end = (
             f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with status {code}"
         )
-        return Lost(f"the process that read it {how}")
+        return f"the process that read it {end}"

@@ -16,13 +16,12 @@ from pathlib import Path
 
 from slowfast.prepare.lists import Annotation, find_file, label_of, read_lines, read_split
 
-LABELS_FILE = "something-something-v1-labels.csv"
-SPLIT_FILES = ("something-something-v1-train.csv", "something-something-v1-validation.csv")
+FILE = "something-something-v1-{}.csv"
 
 
 def read_annotation(folder: Path) -> Annotation:
     """Read the labels file and both splits."""
-    path = find_file(folder, [LABELS_FILE])
+    path = find_file(folder, FILE.format("labels"))
     templates = sorted(read_split(read_lines(path), lambda template: (template, 0), path))
     labels = {template: label for label, template in enumerate(templates)}
 
@@ -30,9 +29,9 @@ def read_annotation(folder: Path) -> Annotation:
         clip_id, separator, template = (part.strip() for part in line.partition(";"))
         if not separator or not re.fullmatch("[0-9]+", clip_id):
             raise ValueError(f"found {line!r}, expected 'id;template' with a number as id")
-        return clip_id, label_of(template, labels, LABELS_FILE)
+        return clip_id, label_of(template, labels, path.name)
 
-    paths = [find_file(folder, [name]) for name in SPLIT_FILES]
+    paths = [find_file(folder, FILE.format(split)) for split in ("train", "validation")]
     splits = (read_split(read_lines(path), parse, path) for path in paths)
     # A clip outside of the usual frames is perhaps not extracted to its end.
-    return Annotation(*splits, templates, media="<id>/00001.jpg", usual_frames=(15, 120), flag="--frames")
+    return Annotation(*splits, templates, usual_frames=(15, 120), is_folders=True)

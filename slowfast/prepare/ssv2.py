@@ -20,39 +20,29 @@ from pathlib import Path
 from slowfast.prepare.lists import Annotation, find_file, label_of, read_entries, read_json, read_split
 from slowfast.utils.errors import UserError
 
-LABELS_FILES = ("something-something-v2-labels.json", "labels.json")
-SPLIT_FILES = (
-    ("something-something-v2-train.json", "train.json"),
-    ("something-something-v2-validation.json", "validation.json"),
-)
-
-
-def read_labels(path: Path) -> dict[str, int]:
-    """Return the label by template without brackets: 0 to the number of templates - 1, each once."""
-    content = read_json(path, dict)
-    names = {str(label): template for template, label in content.items()}
-    for template, label in content.items():
-        if "[" in template or "\n" in template:
-            raise UserError(f"{path}: template {template!r} has brackets or line breaks, expected it without")
-        if not isinstance(label, str) or not re.fullmatch("[0-9]+", label) or int(label) >= len(content):
-            expected = f"'0' to '{len(content) - 1}' for {len(content)} templates"
-            raise UserError(f"{path}: template {template!r} has label {label!r}, expected {expected}")
-        if names[label] != template:
-            raise UserError(f"{path}: templates {template!r} and {names[label]!r} both have label {label}")
-    return {template: int(label) for template, label in content.items()}
+FILES = ("something-something-v2-{}.json", "{}.json")
 
 
 def read_annotation(folder: Path) -> Annotation:
     """Read the labels file and both splits."""
-    labels = read_labels(find_file(folder, LABELS_FILES))
+    contents = ("labels", "train", "validation")
+    labels_path, *paths = (find_file(folder, *(file.format(content) for file in FILES)) for content in contents)
+    templates = read_json(labels_path, dict)
+    free = [str(label) for label in range(len(templates))]
+    for template, label in templates.items():
+        if label not in free or "[" in template or "\n" in template:
+            expected = f"templates without brackets and line breaks, labels '0' to '{len(templates) - 1}', each once"
+            raise UserError(f"{labels_path}: found {template!r}: {label!r}, expected {expected}")
+        free.remove(label)
+    labels = {template: int(label) for template, label in templates.items()}
 
     def parse(entry: tuple[str, str]) -> tuple[str, int]:
         clip_id, template = entry
         if not re.fullmatch("[0-9]+", clip_id):
             raise ValueError(f"id {clip_id!r} is not a number")
-        return clip_id, label_of(template.replace("[", "").replace("]", ""), labels, "the labels file")
+        return clip_id, label_of(template.replace("[", "").replace("]", ""), labels, labels_path.name)
 
-    paths = [find_file(folder, names) for names in SPLIT_FILES]
     splits = (read_split(read_entries(path, id=str, template=str), parse, path) for path in paths)
-    names = sorted(labels, key=labels.__getitem__)
-    return Annotation(*splits, names, media="<id>.webm", usual_frames=(4, 141))  # at its own 12 frames per second
+    return Annotation(
+        *splits, sorted(labels, key=labels.__getitem__), usual_frames=(4, 141)
+    )  # at its own 12 frames per second

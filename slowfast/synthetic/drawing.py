@@ -1,7 +1,7 @@
 """Textures, sprites and frames of the synthetic sets, on frames whose opposite borders are joined.
 
-Dimension letters: ``L`` frames, ``S`` side of the frame in px, ``R`` side of the sprite's own pixel grid, ``K`` waves
-per axis of a texture.
+Dimension letters: those of ``scenes`` and ``K`` waves per axis of a texture. A sprite (R, R, 4) float32 is its colour
+and the signed distance to its outline in radii, inside > 0, which keeps the outline one pixel sharp at every scale.
 """
 
 import math
@@ -32,18 +32,6 @@ def evaluate_texture(coefficients: np.ndarray, y: np.ndarray, x: np.ndarray) -> 
     return np.matmul(columns, half).real  # (W, K) x (H, K, 3) -> (H, W, 3)
 
 
-def make_sprite(pixels: np.ndarray, grid: np.ndarray, outline: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Cut a sprite (R, R, 4) float32 out of a picture: colour, and signed distance to the outline in radii, inside > 0.
-
-    ``grid`` are the places (R,) of the pixels along one axis, in diameters; ``outline`` maps angles to distances from
-    the centre. A distance instead of an opacity keeps the outline one pixel sharp at every scale.
-    """
-    y, x = 2 * grid[:, None] - 1, 2 * grid - 1
-    largest = outline(np.linspace(0, 2 * np.pi, 256)).max()
-    distance = outline(np.arctan2(y, x)) / largest - np.hypot(y, x)
-    return np.dstack([np.clip(pixels, 0, 255), distance]).astype(np.float32)
-
-
 def paste(frame: np.ndarray, sprite: np.ndarray, x: float, y: float, diameter: float, angle: float) -> None:
     """Composite a sprite (R, R, 4) onto a frame (S, S, 3) in place: px, clockwise radians, diameter up to S - 3."""
     side = math.ceil(diameter) + 3
@@ -70,11 +58,8 @@ def film(
 ) -> np.ndarray:
     """Film sprites over a background; returns RGB frames (L, S, S, 3) float32.
 
-    Args:
-        backdrop: maps rows and columns in frame sides to the background's colours (S, S, 3).
-        sprites: from back to front (R, R, 4), with states (L, 4): x, y and diameter in frame sides, angle in radians.
-        camera: shift (L, 2) of all that is seen, x and y, frame sides.
-        size: side of the frames, px.
+    ``backdrop`` maps rows and columns in frame sides to colours (S, S, 3). Sprites come from back to front, with states
+    (L, 4): x, y and diameter in frame sides, angle in radians. ``camera`` is the shift (L, 2) of all that is seen.
     """
     grid = np.arange(size) / size
     frames = np.empty((len(camera), size, size, 3), np.float32)

@@ -5,14 +5,10 @@ Two styles. ``motions``: coloured clips in twelve motions: eight directions, app
 while the camera pans, as in labels of filmed actions. What moves? A pattern inside an outline, drawn independently.
 
 A state is a point on a torus: a sprite that leaves the frame re-enters on the other side. A clip starts at a uniformly
-drawn state and follows a straight line; the second motion of a pair is the first one played backwards. Therefore
-
-* an unordered set of frames has the same distribution in both motions of a pair: noise, camera, distractors and all;
-* a single frame, whatever its index, has the same distribution in all motions but approaching and receding.
-
-Those two never re-enter nor start again: they stay inside the frame (of a still camera) and the range of diameters.
-
-A mirrored clip changes its class ("moving right" becomes "moving left"), so flips are no valid augmentation.
+drawn state and follows a straight line; the second motion of a pair is the first one played backwards. Therefore an
+unordered set of frames has the same distribution in both motions of a pair, and a single frame, whatever its index, in
+all motions but approaching and receding. Those two never re-enter nor start again: they stay inside the frame (of a
+still camera) and the range of diameters. A mirrored clip changes its class, so flips are no valid augmentation.
 
 Dimension letters: ``L`` frames, ``S`` side of the frame in px, ``R`` side of the sprite's own pixel grid.
 """
@@ -20,13 +16,12 @@ Dimension letters: ``L`` frames, ``S`` side of the frame in px, ``R`` side of th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from slowfast.synthetic.drawing import BACKGROUND_AMPLITUDE, draw_texture, evaluate_texture, film, make_sprite
+from slowfast.synthetic.drawing import BACKGROUND_AMPLITUDE, draw_texture, evaluate_texture, film
 from slowfast.utils.errors import UserError
 
 _PATTERN_AMPLITUDE = 90.0  # grey levels (root mean square) at texture_contrast 1
@@ -34,6 +29,7 @@ _PATTERN_PERIODS = 3.0  # per diameter of the sprite
 _CLOUD_FREQUENCIES = 2  # periods per diameter of the finest wave: coarse enough to survive the smallest diameter
 _CLOUD_SHARE = 0.5  # of the texture that all sprites have, relative to the pattern
 _COLOUR_SPREAD = 40.0  # grey levels, either way
+_GREY_SPREAD = 16.0  # largest distance of the means of grey sprites and backgrounds from mid-grey
 _DISTRACTOR_SCALE = 0.6  # of the smallest sprite: the class is the motion of the largest object
 
 # Harmonics of an outline with their heights relative to its mean radius; the phases are random. The first is a lump: no
@@ -73,53 +69,47 @@ DIRECTIONS = tuple(_moving(f"moving at {a} degrees", f"moving at {a + 180} degre
 KINDS = tuple(f"{pattern} {outline}" for outline in list(_OUTLINES)[1:] for pattern in _PATTERNS)
 
 
-def _parameter(default: Any, low: float, high: float, text: str, style: str = "") -> Any:
-    return field(default=default, metadata={"low": low, "high": high, "help": text, "style": style})
+def _option(default: Any, low: float, high: float, text: str) -> Any:
+    return field(default=default, metadata={"bounds": (low, high), "help": text})
 
 
 @dataclass(frozen=True)
 class SceneSpec:
-    """Style, size and difficulty of a set; a value out of bounds is a :class:`UserError`.
+    """Style, size and difficulty of a set.
 
     Lengths are fractions of the frame's side. Of two numbers, each clip draws uniformly between them.
     """
 
     style: str = "motions"
-    size: int = _parameter(64, 32, 1024, "side of the square frames, px")
-    num_frames: int = _parameter(12, 2, 9999, "frames per clip")
-    speed: tuple = _parameter((0.04, 0.08), 0.005, 0.25, "speed relative to the background, frame sides per frame")
-    zoom: tuple = _parameter(
-        *((0.03, 0.06), 0.005, 0.5),
-        "growth of approaching sprites, natural logarithm of size per frame, at most through all diameters in a clip",
-        style="motions",
-    )
-    spin: tuple = _parameter((6.0, 12.0), 0.5, 60.0, "speed of rotating sprites, degrees per frame", style="motions")
-    diameter: tuple = _parameter((0.3, 0.75), 0.1, 0.8, "of the sprite's enclosing circle, frame sides, log-uniform")
-    texture_contrast: float = _parameter(0.4, 0.0, 1.0, "contrast of the textures of sprites and background")
-    noise_std: float = _parameter(4.0, 0.0, 100.0, "standard deviation of the noise, grey levels, per frame")
-    camera_jitter: float = _parameter(0.0, 0.0, 0.2, "standard deviation of the camera's shake, frame sides, per frame")
-    camera_pan: tuple = _parameter((0.0, 0.0), 0.0, 0.25, "speed of the camera in a random direction")
-    num_distractors: int = _parameter(0, 0, 50, "further sprites, smaller than any target and behind it")
-    distractor_speed: tuple = _parameter((0.0, 0.04), 0.0, 0.25, "speed of the distractors in random directions")
-    clutter: int = _parameter(5, 1, 32, "periods per frame side of the finest wave of the background")
-    grey_spread: float = _parameter(
-        16.0, 0.0, 128.0, "largest distance of the means of sprites and background from mid-grey", style="scenes"
-    )
+    size: int = _option(64, 32, 1024, "side of the square frames, px")
+    num_frames: int = _option(12, 2, 9999, "frames per clip")
+    speed: tuple = _option((0.04, 0.08), 0.005, 0.25, "speed relative to the background, frame sides per frame")
+    zoom: tuple = _option((0.03, 0.06), 0.005, 0.5, "growth of approaching sprites, natural logarithm, per frame")
+    spin: tuple = _option((6.0, 12.0), 0.5, 60.0, "speed of rotating sprites, degrees per frame")
+    diameter: tuple = _option((0.3, 0.75), 0.1, 0.8, "of the sprite's enclosing circle, frame sides, log-uniform")
+    texture_contrast: float = _option(0.4, 0.0, 1.0, "contrast of the textures of sprites and background")
+    noise_std: float = _option(4.0, 0.0, 100.0, "standard deviation of the noise, grey levels, per frame")
+    camera_jitter: float = _option(0.0, 0.0, 0.2, "standard deviation of the camera's shake, frame sides, per frame")
+    camera_pan: tuple = _option((0.0, 0.0), 0.0, 0.25, "speed of the camera in a random direction")
+    num_distractors: int = _option(0, 0, 50, "further sprites, smaller than any target and behind it")
+    distractor_speed: tuple = _option((0.0, 0.04), 0.0, 0.25, "speed of the distractors in random directions")
+    clutter: int = _option(5, 1, 32, "periods per frame side of the finest wave of the background")
 
     def __post_init__(self) -> None:
-        for item in fields(self)[1:]:
-            value, flag = getattr(self, item.name), f"--{item.name.replace('_', '-')}"
-            low, high = item.metadata["low"], item.metadata["high"]
-            is_range = isinstance(item.default, tuple)
-            if not all(low <= number <= high for number in (value if is_range else (value,))):  # nor NaN
-                raise UserError(f"{flag} is {value}; allowed: {low} to {high}")
-            if is_range and (len(value) != 2 or value[0] > value[1]):
-                raise UserError(f"{flag} is {value}; allowed: two numbers MIN <= MAX")
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(item.default, tuple) and not value[0] <= value[1]:
+                raise UserError(f"--{item.name.replace('_', '-')} is {value}; allowed: two numbers MIN <= MAX")
         if self.style == "motions" and self.zoom[0] > self.fastest_zoom:
             raise UserError(
                 f"--zoom is {self.zoom}; allowed: a MIN up to {self.fastest_zoom:.4f}, which grows "
                 f"through all of --diameter {self.diameter} in {self.num_frames} frames"
             )
+
+    def options(self) -> list[Field]:
+        """Return the fields, without the style, that have an effect."""
+        unused = ("style", "zoom", "spin") if self.style == "scenes" else ("style",)
+        return [item for item in fields(self) if item.name not in unused]
 
     @property
     def motions(self) -> tuple[Motion, ...]:
@@ -142,8 +132,7 @@ class SceneSpec:
         return math.log(self.diameter[1] / self.diameter[0]) / (self.num_frames - 1)
 
 
-# Of the motion benchmark.
-SCENES = SceneSpec(
+SCENES = SceneSpec(  # of the motion benchmark
     *("scenes", 64, 8),
     speed=(0.025, 0.05),
     diameter=(0.4, 0.7),
@@ -153,6 +142,7 @@ SCENES = SceneSpec(
     distractor_speed=(0.0, 0.02),
     clutter=3,
 )
+SPECS = {"synthetic": SceneSpec(), "scenes": SCENES}
 
 
 def render(seed: int | np.random.SeedSequence, label: int, spec: SceneSpec, kind: int = 0) -> np.ndarray:
@@ -193,7 +183,7 @@ class _Artist:
     def colour(self) -> np.ndarray:
         if self.is_coloured:
             return self.rng.uniform(0, 256, 3)
-        return np.full(3, 128 + self.rng.uniform(-self.spec.grey_spread, self.spec.grey_spread))
+        return np.full(3, 128 + self.rng.uniform(-_GREY_SPREAD, _GREY_SPREAD))
 
     def velocity(self, bounds: tuple) -> np.ndarray:
         heading, pace = self.rng.uniform(0, 2 * np.pi), self.rng.uniform(*bounds)
@@ -204,11 +194,19 @@ class _Artist:
         return texture if self.is_coloured else np.repeat(texture[..., :1], 3, axis=-1)
 
     def sprite(self, kind: str, colour: np.ndarray, diameter: float) -> np.ndarray:
+        """Draw a sprite (R, R, 4) as ``film`` takes it."""
         pattern, outline = kind.split(" ")
         resolution = math.ceil(diameter * self.spec.size)
         grid = (np.arange(resolution) + 0.5) / resolution
         pixels = colour + self.spec.texture_contrast * _PATTERN_AMPLITUDE * self.pattern(pattern, grid)
-        return make_sprite(pixels, grid, self.outline(_OUTLINES[outline]))
+        waves = [(number, height, self.rng.uniform(0, 2 * np.pi)) for number, height in _OUTLINES[outline].items()]
+
+        def radius(angle: np.ndarray) -> np.ndarray:
+            return 1 + sum(height * np.cos(number * angle + phase) for number, height, phase in waves)
+
+        y, x = 2 * grid[:, None] - 1, 2 * grid - 1
+        distance = radius(np.arctan2(y, x)) / radius(np.linspace(0, 2 * np.pi, 256)).max() - np.hypot(y, x)
+        return np.dstack([np.clip(pixels, 0, 255), distance]).astype(np.float32)
 
     def pattern(self, name: str, grid: np.ndarray) -> np.ndarray:
         """Draw a pattern (R, R, 3) with a root mean square of about 1 on the points ``grid`` (R,) of both axes."""
@@ -223,10 +221,6 @@ class _Artist:
             "ringed": np.sin(wave * np.hypot(x - 0.5, y - 0.5) + phases[0]),
         }[name]
         return math.sqrt(2) * height[..., None] + _CLOUD_SHARE * clouds
-
-    def outline(self, heights: dict[int, float]) -> Callable[[np.ndarray], np.ndarray]:
-        waves = [(number, height, self.rng.uniform(0, 2 * np.pi)) for number, height in heights.items()]
-        return lambda angle: 1 + sum(height * np.cos(number * angle + phase) for number, height, phase in waves)
 
     def path(self, motion: Motion) -> np.ndarray:
         """Draw the target's path, played forwards: states (L, 4) as ``film`` takes them."""
@@ -249,7 +243,6 @@ class _Artist:
         plain_kinds = [name for name in self.spec.kinds if name.startswith("cloudy")]
         kind = plain_kinds[self.rng.choice(len(plain_kinds))]
         diameter = _DISTRACTOR_SCALE * self.spec.diameter[0]
-        sprite = self.sprite(kind, self.colour(), diameter)
-        velocity = self.velocity(self.spec.distractor_speed)
+        sprite, velocity = self.sprite(kind, self.colour(), diameter), self.velocity(self.spec.distractor_speed)
         start = [*self.rng.uniform(size=2), diameter, self.rng.uniform(0, 2 * np.pi)]
         return sprite, start + np.arange(self.spec.num_frames)[:, None] * [*velocity, 0, 0]

@@ -4,14 +4,13 @@ frames  numbered JPEG folders as in Something-Something V1, ``frames/<id>/00001.
         lists ``train.txt``, ``val.txt`` with lines ``frames/<id> num_frames label``
 mp4     H.264 videos, ``videos/<id>.mp4``; lists ``train.csv``, ``val.csv`` with lines ``videos/<id>.mp4,label``
 
-Beside them are ``dataset.json`` (every parameter) and, last, ``classes.txt`` (names in the order of the labels). Scenes
-have a second label, in lists of the same videos such as ``train_appearance.csv`` and in ``classes_appearance.txt``.
-Videos consist of key frames at a constant quantiser: pictures predicted from others would show the order of time.
+Beside them are ``dataset.json`` (every parameter) and, last, ``classes.txt``. Scenes have a second label, in lists of
+the same videos such as ``train_appearance.csv`` and in ``classes_appearance.txt``. Videos consist of key frames at a
+constant quantiser: pictures predicted from others would show the order of time.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import multiprocessing
 import os
@@ -28,10 +27,8 @@ import numpy as np
 
 from slowfast.synthetic.scenes import SceneSpec, render
 from slowfast.utils.errors import UserError
-from slowfast.utils.files import locked, read_text, replacing
+from slowfast.utils.files import claimed, replacing
 from slowfast.utils.logging import progress_bar
-
-FORMATS = ("frames", "mp4")
 
 _VERSION = 2  # raised when the same parameters come to mean other pictures
 _JPEG_QUALITY = 95
@@ -51,25 +48,16 @@ def write_dataset(
     The same arguments give the same files whatever the number of workers (processes; 1 stays in this one). Several
     callers may name one folder at once: one writes, the others wait.
     """
-    limits = [("--num-train", num_train, 1), ("--num-val", num_val, 1), ("--workers", workers, 1), ("--seed", seed, 0)]
-    for flag, value, least in limits:
-        if value < least:
-            raise UserError(f"{flag} is {value}; allowed: {least} or more")
     if media == "mp4" and spec.size % 2:
         raise UserError(f"--size is {spec.size}; allowed: even sizes for mp4 (colour is halved)")
     out_dir = Path(out_dir)
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out is {out_dir}, which cannot be made a folder: {error.strerror}") from error
     parameters = {"version": _VERSION, "format": media, "num_train": num_train, "num_val": num_val, "seed": seed}
-    with locked(out_dir):
-        _claim(out_dir, parameters | asdict(spec))
+    with claimed(out_dir / "dataset.json", parameters | asdict(spec)):
         if (out_dir / "classes.txt").exists():
             return False
         train = _plan(spec, num_train, media, seed, split=0, first=1)
         val = _plan(spec, num_val, media, seed, split=1, first=1 + num_train)
-        _write_clips([*train, *val], partial(_write_clip, out_dir=out_dir, spec=spec), workers)
+        _write_clips([*train, *val], out_dir, spec, workers)
         suffix, middle = (".csv", ",") if media == "mp4" else (".txt", f" {spec.num_frames} ")
         questions = {"_appearance": spec.kinds} if len(spec.kinds) > 1 else {}
         for question, class_names in [*questions.items(), ("", spec.class_names)]:
@@ -79,23 +67,6 @@ def write_dataset(
             with replacing(out_dir / f"classes{question}.txt") as file:
                 file.writelines(f"{name}\n" for name in class_names)
     return True
-
-
-def _claim(out_dir: Path, parameters: dict) -> None:
-    """Write ``dataset.json`` into an empty folder, or find the same one there."""
-    description = out_dir / "dataset.json"
-    if not description.exists():
-        if any(path.name != ".dataset.json.tmp" for path in out_dir.iterdir()):
-            raise UserError(f"--out is {out_dir}, not empty; allowed: an empty or new folder")
-        with replacing(description) as file:
-            file.write(json.dumps(parameters, indent=2) + "\n")
-    found = json.loads(read_text(description))
-    for name, value in json.loads(json.dumps(parameters)).items():  # lists instead of tuples
-        if found.get(name) != value:
-            raise UserError(
-                f"{description} is of another data set: {name} is {found.get(name)} there and {value} here; choose "
-                "another --out or delete the folder"
-            )
 
 
 def _plan(spec: SceneSpec, count: int, media: str, seed: int, split: int, first: int) -> list[_Clip]:
@@ -112,17 +83,14 @@ def _plan(spec: SceneSpec, count: int, media: str, seed: int, split: int, first:
     return clips
 
 
-def _write_clips(clips: list[_Clip], write: partial, workers: int) -> None:
-    Path(write.keywords["out_dir"], clips[0].path).parent.mkdir(exist_ok=True)
-    show = partial(progress_bar, total=len(clips), description="writing clips", unit="clip")
-    if workers == 1:
-        for clip in show(clips):
-            write(clip)
-        return
-    # Spawned, not forked: a fork copies the locks of whatever threads the caller runs.
+def _write_clips(clips: list[_Clip], out_dir: Path, spec: SceneSpec, workers: int) -> None:
+    (out_dir / clips[0].path).parent.mkdir(exist_ok=True)
+    write = partial(_write_clip, out_dir=out_dir, spec=spec)
+    # Spawned, not forked: a fork copies the locks of whatever threads the caller runs. Their one thread each is enough.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        for _ in show(pool.map(write, clips, chunksize=8)):
+        written = pool.map(write, clips, chunksize=8) if workers > 1 else map(write, clips)
+        for _ in progress_bar(written, len(clips), "writing clips", unit="clip"):
             pass
 
 
@@ -131,9 +99,8 @@ def _write_clip(clip: _Clip, out_dir: Path, spec: SceneSpec) -> None:
     path = out_dir / clip.path
     if path.exists():
         return
-    motion, kind = clip.labels
     temporary = path.with_name(f".{path.name}.tmp")
-    (_write_mp4 if path.suffix else _write_jpegs)(temporary, render(clip.seed, motion, spec, kind))
+    (_write_mp4 if path.suffix else _write_jpegs)(temporary, render(clip.seed, clip.labels[0], spec, clip.labels[1]))
     os.replace(temporary, path)
 
 

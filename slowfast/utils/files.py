@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -56,3 +57,30 @@ def locked(folder: str | Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be made a folder: {error.strerror}; choose another --out") from error
+
+
+@contextmanager
+def claimed(path: Path, settings: dict) -> Iterator[None]:
+    """Lock the folder of ``path``, a JSON file of settings: a new or empty folder, or one with the same settings."""
+    folder, settings = path.parent, json.loads(json.dumps(settings))  # lists instead of tuples
+    make_folder(folder)
+    with locked(folder):
+        if all(entry.name == f".{path.name}.tmp" for entry in folder.iterdir()):
+            with replacing(path) as file:
+                file.write(json.dumps(settings, indent=2) + "\n")
+        if not path.exists():
+            raise UserError(f"{folder} is not empty and has no {path.name}; choose another --out")
+        found = json.loads(read_text(path))
+        for name, value in settings.items():
+            if found.get(name) != value:
+                different = f"{name} is {found.get(name)} there and {value} here"
+                raise UserError(f"{path}: {different}; choose another --out or delete the folder")
+        yield

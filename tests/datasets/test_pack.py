@@ -181,8 +181,10 @@ def test_the_command_prints_the_keys_that_read_the_pack(clips, tmp_path, capsys)
     keys = ["DATA.PATH_TO_DATA_DIR", str(tmp_path / "media"), "DATA.SOURCE", "frames", "MODEL.NUM_CLASSES", "3"]
     os.remove(tmp_path / "media" / "deep" / "1" / "00002.jpg")
     shutil.rmtree(tmp_path / "media" / "deep" / "4")
+    cfg = tmp_path / "pack.yaml"
+    cfg.write_text("DATA: {NUM_FRAMES: 4}\n")
     with pytest.raises(SystemExit) as end:
-        sys.exit(tool.main(["pack", "--splits", *SPLITS, "--out", str(tmp_path / "out"), *keys]))
+        sys.exit(tool.main(["pack", "--cfg", str(cfg), "--splits", *SPLITS, "--out", str(tmp_path / "out"), *keys]))
     output = capsys.readouterr().out
     assert end.value.code == 1 and "train 4 packed, 2 left out; val 4 packed, 2 left out" in output
     settings = shlex.split(output.splitlines()[-1].removeprefix("read it with"))

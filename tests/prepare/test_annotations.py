@@ -25,7 +25,7 @@ RAW_TEMPLATES = [
 V2_LABELS = {"Approaching something": "1", "Moving something up": "0", "Putting something onto something": "2"}
 PUTTING = {"id": "4", "template": "Putting [something] onto [something]"}
 HEADER = "label,youtube_id,time_start,time_end,split"
-DIVE = {"vid_name": "a_1", "label": 1, "start_frame": 0, "end_frame": 9}
+DIVE = {"vid_name": "a_1", "label": 1, "end_frame": 9}
 VOCAB = [["Back", "15som", "05Twis", "FREE"], ["Back", "15som", "15Twis", "FREE"]]
 
 
@@ -96,10 +96,10 @@ def test_kinetics_ids_are_names_of_files_and_a_subset_keeps_the_labels_of_the_wh
     assert len(annotation.class_names) == 400
 
 
-def test_dives_are_named_by_their_four_parts_and_keep_their_spans(tmp_path):
+def test_dives_are_named_by_their_four_parts_and_keep_their_lengths(tmp_path):
     annotation = read_dives(tmp_path)
     assert annotation.class_names == ["Back 15som 05Twis FREE", "Back 15som 15Twis FREE"]
-    assert (annotation.train, annotation.spans["a_1"]) == ({"a_1": 1}, (0, 9))
+    assert (annotation.train, annotation.least_frames["a_1"]) == ({"a_1": 1}, 9)
 
 
 @pytest.mark.parametrize(
@@ -125,35 +125,43 @@ WRONG = [
     (read_ssv1, {"train": "4;Zooming in on something that is not moving"}, ["closest", "that isn't moving\""]),
     (read_ssv1, {"val": "9\n"}, ["v1-validation.csv:1", "'9'", "'id;template'"]),
     (read_ssv1, {"train": "id;template\n"}, ["v1-train.csv:1", "number as id"]),
-    (read_ssv1, {"train": f"4;{RAW_TEMPLATES[0]}\n\n4;{RAW_TEMPLATES[1]}"}, ["train.csv:3", "4 is already", "csv:1"]),
-    (read_ssv1, {"labels": f"{RAW_TEMPLATES[0]}\n" * 2}, ["v1-labels.csv:2", RAW_TEMPLATES[0], "labels.csv:1"]),
+    (
+        read_ssv1,
+        {"train": f"4;{RAW_TEMPLATES[0]}\n\n4;{RAW_TEMPLATES[1]}"},
+        ["train.csv:3", "4 is there for the second time"],
+    ),
+    (read_ssv1, {"labels": f"{RAW_TEMPLATES[0]}\n" * 2}, ["v1-labels.csv:2", RAW_TEMPLATES[0]]),
     (read_ssv1, {"val": "\n"}, ["v1-validation.csv", "no clips"]),
     (read_ssv1, {"labels": b"caf\xe9\n"}, ["v1-labels.csv", "not UTF-8"]),
     (read_ssv2, {"train": [PUTTING, {"id": "5"}]}, ["train.json: entry 2", "'template'", "'id': '5'"]),
     (read_ssv2, {"train": [PUTTING | {"id": 4}]}, ["entry 1", "'id' (str)"]),
     (read_ssv2, {"train": [PUTTING | {"id": "../4"}]}, ["entry 1", "'../4'"]),
-    (read_ssv2, {"train": [PUTTING, PUTTING]}, ["entry 2", "4 is already at", "entry 1"]),
+    (read_ssv2, {"train": [PUTTING, PUTTING]}, ["entry 2", "4 is there for the second time"]),
     (read_ssv2, {"train": [PUTTING | {"template": "Putting [something] on [x]"}]}, ["'Putting something on x'"]),
     (read_ssv2, {"train": []}, ["train.json", "no clips"]),
-    (read_ssv2, {"labels": {"a": "0", "b": "0"}}, ["labels.json", "'a' and 'b' both have label 0"]),
-    (read_ssv2, {"labels": {"a": "0", "b": "2"}}, ["labels.json", "'b' has label '2'", "'1'"]),
-    (read_ssv2, {"labels": {"a": 0}}, ["labels.json", "label 0"]),
-    (read_ssv2, {"labels": '{"a": "0", "a": "1"}'}, ["labels.json", "'a' has label '1'"]),
+    (read_ssv2, {"labels": {"a": "0", "b": "0"}}, ["labels.json", "found 'b': '0'", "each once"]),
+    (read_ssv2, {"labels": {"a": "0", "b": "2"}}, ["labels.json", "found 'b': '2'", "'0' to '1'"]),
+    (read_ssv2, {"labels": {"a": 0}}, ["labels.json", "found 'a': 0"]),
+    (read_ssv2, {"labels": '{"a": "0", "a": "1"}'}, ["labels.json", "found 'a': '1'"]),
     (read_ssv2, {"labels": {"a [something]": "0"}}, ["labels.json", "brackets"]),
     (read_ssv2, {"labels": ["a"]}, ["labels.json", "expected a dict"]),
     (read_ssv2, {"labels": '{"a": '}, ["labels.json is not valid JSON"]),
-    (read_kinetics, {"train": "zumba,a,1,11,train\n"}, ["train.csv:1:", "header", "youtube_id"]),
+    (read_kinetics, {"train": "zumba,a,1,11,train\n"}, ["train.csv", "no clips"]),
     (read_kinetics, {"train": f"{HEADER}\nzumbA,a,1,11,train\n"}, [":2:", "'zumbA'", "closest one there is 'zumba'"]),
     (read_kinetics, {"train": f"{HEADER}\nzumba,a,1.5,11,train\n"}, [":2:", "time_start '1.5'", "whole seconds"]),
-    (read_kinetics, {"train": f"{HEADER}\nzumba,a,1\n"}, [":2:", "time_end ''"]),
+    (read_kinetics, {"train": f"{HEADER}\nzumba,a,1\n"}, [":2:", "'time_end' (str)"]),
+    (read_kinetics, {"train": "zumba,a,1,11\nzumba,b,1,11\n"}, ["train.csv:2", "'label' (str)"]),
     (read_kinetics, {"train": f"{HEADER}\nzumba,../a,1,11,train\n"}, [":2:", "'../a'"]),
-    (read_kinetics, {"train": f"{HEADER}\nzumba,a,1,11,test\n"}, [":2:", "split 'test' in the file of train"]),
-    (read_kinetics, {"train": f"{KINETICS}zumba,a,01,11,train\n"}, [":3:", "a_000001_000011 is already", ":2"]),
+    (
+        read_kinetics,
+        {"train": f"{KINETICS}zumba,a,01,11,train\n"},
+        [":3:", "a_000001_000011 is there for the second time"],
+    ),
     (read_kinetics, {"train": f"{HEADER}\n"}, ["train.csv", "no clips"]),
     (read_dives, {"train": [DIVE | {"label": 2}]}, ["V2_train.json: entry 1", "label 2", "0 to 1"]),
     (read_dives, {"train": [DIVE | {"label": "1"}]}, ["entry 1", "'label' (int)"]),
     (read_dives, {"train": [DIVE | {"vid_name": "a/1"}]}, ["entry 1", "'a/1'"]),
-    (read_dives, {"train": [DIVE, DIVE]}, ["entry 2", "a_1 is already at"]),
+    (read_dives, {"train": [DIVE, DIVE]}, ["entry 2", "a_1 is there for the second time"]),
     (read_dives, {"vocab": [VOCAB[0][:3]]}, ["vocab.json", "class 0", "four strings"]),
     (read_dives, {"vocab": [VOCAB[0], VOCAB[0]]}, ["vocab.json", "class 1", "no other class has"]),
 ]
@@ -167,10 +175,12 @@ def test_wrong_files_are_described(tmp_path, read, change, words):
 
 
 def test_files_that_are_missing_or_double_and_clips_in_both_splits(tmp_path):
-    with pytest.raises(UserError, match=r"something-something-v2-labels.json does not exist.* or labels.json"):
+    with pytest.raises(
+        UserError, match=r"one file something-something-v2-labels.json or labels.json; there is neither"
+    ):
         ssv2.read_annotation(tmp_path)
     read_ssv2(tmp_path)
-    with pytest.raises(UserError, match="keep one"):
+    with pytest.raises(UserError, match="there is something-something-v2-labels.json and labels.json"):
         read_ssv2(tmp_path, prefix="something-something-v2-")
     release = invented_releases.make("ssv1", tmp_path)
     read_ssv1(release.annotations, val=f"30;{RAW_TEMPLATES[0]}\n")

@@ -18,7 +18,7 @@ from slowfast.config.defaults import get_cfg
 from slowfast.datasets.build import DATASET_REGISTRY, build_dataset
 from slowfast.datasets.decoder import DecodeError, FrameReader
 from slowfast.datasets.manifest import Record
-from slowfast.prepare.check import CheckedSplit, check_data, describe_class_order, find_problem, limit_sec
+from slowfast.prepare.check import check_data, describe_class_order, find_problem, limit_sec
 from slowfast.prepare.kinetics400 import class_names
 from slowfast.utils.errors import UserError
 
@@ -69,7 +69,7 @@ class Treacherous:
     num_videos, class_names, labels = 5, ["a", "b"], np.array([0, 1, 0, 1, 0])
 
     def __init__(self, split):
-        self.records = [Record(f"{split}/{number}", 0, None, "") for number in range(5)]
+        self.records = [Record(str(number), 0, None, "") for number in (range(5) if split == "train" else [4])]
 
     @classmethod
     def from_config(cls, cfg, split):
@@ -104,7 +104,7 @@ DATASET_REGISTRY.register(Treacherous)
 
 def test_any_data_set_is_read_and_a_decoder_that_crashes_hangs_or_raises_ends_nothing(tmp_path):
     cfg = config(tmp_path, "DATA.DATASET", "Treacherous")
-    assert check_data(cfg, splits=["train"], workers=2, timeout_sec=2) == [CheckedSplit("train", 5, 4, 0)]
+    assert check_data(cfg, workers=2, timeout_sec=2) == 4
     assert bad_items(tmp_path) == [
         ("0", "train", "the process that read it was killed by signal 9 (SIGKILL)"),
         ("1", "train", "no result after 2 s"),
@@ -118,7 +118,7 @@ def test_what_the_check_found_can_be_left_out(data, caplog):
     truncate(data / "3.mp4", 0.5)
     (data / "5.mp4").write_text("not a video")
     with caplog.at_level(logging.INFO):
-        assert check_data(config(data), workers=2) == [CheckedSplit("train", 4, 2, 0), CheckedSplit("val", 2, 1, 0)]
+        assert check_data(config(data), workers=2) == 3
     assert caplog.messages[-1] == f"{data}/bad_items.csv: train 2 good, 2 bad; val 1 good, 1 bad"
     rows = bad_items(data)
     assert [row[:2] for row in rows] == [("1.mp4", "train"), ("3.mp4", "train"), ("5.mp4", "val")]
@@ -127,7 +127,7 @@ def test_what_the_check_found_can_be_left_out(data, caplog):
     assert [Path(record.path).name for record in build_dataset(cfg, "train").records] == ["0.mp4", "2.mp4"]
     # They are read again, so that the list stays complete.
     (data / "2.mp4").write_text("")
-    assert check_data(cfg) == [CheckedSplit("train", 4, 3, 2), CheckedSplit("val", 2, 1, 1)]
+    assert check_data(cfg) == 1
     assert [name for name, _, _ in bad_items(data)] == ["1.mp4", "2.mp4", "3.mp4", "5.mp4"]
 
 
@@ -138,7 +138,7 @@ def test_all_frames_are_read_not_those_of_one_clip(tmp_path, originals):
     shutil.copytree(originals / "frames", tmp_path / "d")
     write_lists(tmp_path, "txt", train=["a 20 0", "b 20 1", "c 20 0", "d 20 1"], val=["d 20 0", "a 21 1", "d 19 1"])
     cfg = config(tmp_path, "DATA.SOURCE", "frames", "DATA.LABEL_PATH_TEMPLATE", "{}.txt")
-    assert check_data(cfg) == [CheckedSplit("train", 4, 3, 0), CheckedSplit("val", 3, 2, 0)]
+    assert check_data(cfg) == 5
     rows = bad_items(tmp_path)
     assert [row[2] for row in rows[1:3]] == ["00013.jpg is truncated", "00020.jpg is truncated"]
     assert rows[4] == ("d", "val", "the list says 19 frames, yet there is 00020.jpg")
@@ -167,7 +167,7 @@ def test_the_time_limit_grows_with_the_file(tmp_path):
         Record(str(tmp_path / name), 0, num, "") for name, num in (("no", None), ("film.mp4", None), ("no", 3000))
     )
     assert [limit_sec(record, 60) for record in (small, film, folder)] == [60, 660, 660]
-    assert limit_sec(film, math.inf) is None
+    assert limit_sec(film, math.inf) == math.inf
 
 
 def test_still_images_are_checked_and_left_out(tmp_path, originals):
@@ -178,7 +178,8 @@ def test_still_images_are_checked_and_left_out(tmp_path, originals):
             shutil.copy(image, tmp_path / split / name)
     truncate(tmp_path / "train/b" / images[1].name, 0.5)
     settings = ["DATA.DATASET", "ImageFolder", "DATA.NUM_FRAMES", "1"]
-    assert check_data(config(tmp_path, *settings)) == [CheckedSplit("train", 4, 1, 0), CheckedSplit("val", 4, 0, 0)]
+    assert check_data(config(tmp_path, *settings)) == 1
+    assert bad_items(tmp_path)[0][:2] == (images[1].name, "train")
 
 
 @pytest.mark.parametrize(
@@ -192,21 +193,16 @@ def test_still_images_are_checked_and_left_out(tmp_path, originals):
     ],
 )
 def test_suspicious_lists_are_warned_of(data, caplog, monkeypatch, lists, settings, message):
-    monkeypatch.setattr(
-        "slowfast.prepare.check.map_isolated", lambda find, records, *_: ((i, "") for i in range(len(records)))
-    )
+    monkeypatch.setattr("slowfast.prepare.check.map_isolated", lambda find, records, *_: [""] * len(records))
     write_lists(data, **lists)
     check_data(config(data, *settings))
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert any(re.search(message, warning) for warning in warnings) if message else not warnings
 
 
-def test_wrong_arguments(data):
+def test_a_file_that_cannot_be_written_is_told_at_once(data):
     with pytest.raises(UserError, match="nowhere/bad.csv cannot be written.*--out"):
         check_data(config(data), str(data / "nowhere/bad.csv"))
-    for timeout in (0, -5, math.nan):  # would make every item look like one that hangs
-        with pytest.raises(UserError, match=f"--timeout is {timeout}; allowed: above 0"):
-            check_data(config(data), timeout_sec=timeout)
 
 
 def test_orders_of_class_names():
@@ -214,11 +210,11 @@ def test_orders_of_class_names():
         sentence, is_known = describe_class_order(class_names(order))
         assert is_known and sentence.endswith(f"Kinetics-400, in {order} order")
     sentence, is_known = describe_class_order(class_names("uniformer")[::-1])
-    assert not is_known and "neither alphabetical nor uniformer" in sentence
+    assert not is_known and "in an unknown order" in sentence
     templates = ["Closing something", "Moving something up", "Putting something onto something", "Zooming"]
     assert describe_class_order(templates)[1]
     sentence, is_known = describe_class_order(templates[::-1])
-    assert not is_known and "not ASCII-sorted" in sentence
+    assert not is_known and "yet not ASCII-sorted" in sentence
     sentence, is_known = describe_class_order([name.replace("something", "[something]") for name in templates])
     assert not is_known and "brackets" in sentence
     assert describe_class_order(["walking", "running", "doing something"]) == ("", True)

@@ -68,9 +68,5 @@ def test_the_status_tells_whether_something_is_left_out_or_bad(tmp_path, caplog,
     assert any(message.startswith("train: 171 of 174 classes have no video") for message in caplog.messages)
     assert main([*check, "DATA.EXCLUDE_FILE", str(release.out / "bad_items.csv")]) == 0
     assert caplog.messages[-1].endswith("(1 of the bad ones are in DATA.EXCLUDE_FILE)")
-    assert main([*check, "--splits", "val", "--out", "val.csv"]) == 0
-    assert caplog.messages[-1] == "val.csv: val 1 good, 0 bad"
-    with pytest.raises(UserError, match="--splits val needs --out"):
-        main([*check, "--splits", "val"])
     with pytest.raises(UserError, match="prepare_data.py"):
         main([*check, "DATA.PATH_TO_DATA_DIR", str(tmp_path)])
