@@ -9,7 +9,8 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,7 @@ VIDEOS_PER_ROUND = 8
 
 
 def report_loading(
-    cfg: str,
-    opts: Sequence[str],
-    synthetic: str | None,
-    compare_plain: bool,
-    step_ms: float | None,
-    stages_only: bool,
-    rounds: int,
+    cfg, opts, synthetic: str | None, compare_plain: bool, step_ms: float | None, stages_only: bool, rounds: int
 ) -> tuple[str, dict]:
     """Time the stages of loading and the whole loader; return the table as text, and the figures."""
     settings = load_cfg(cfg, opts).clone()
@@ -56,11 +51,9 @@ def report_loading(
         lines = [
             machine_line(device),
             "milliseconds per video on one core; finish (normalise, erase) is not the worker's",
-        ]
-        lines += ["  ".join(f"{stage} {ms[stage]:.2f}" for stage in STAGES)]
-        lines += [
+            "  ".join(f"{stage} {ms[stage]:.2f}" for stage in STAGES),
             f"worker {worker_ms:.2f} for {num_clips} clips: {1000 * num_clips / worker_ms:.1f} clips/s per core, "
-            f"decoding {ms['decode'] / worker_ms:.0%} of the time"
+            f"decoding {ms['decode'] / worker_ms:.0%} of the time",
         ]
         if compare_plain:
             ratio = ms["plain"] / (worker_ms + ms["finish"])
@@ -94,8 +87,7 @@ def time_stages(cfg, device: torch.device, rounds: int, compare_plain: bool) -> 
         ms, samples = Counter(), []
         for video in np.take(order, range(number * VIDEOS_PER_ROUND, (number + 1) * VIDEOS_PER_ROUND), mode="wrap"):
             rng, plain_rng = (dataset.generator(number, int(video)) for _ in range(2))
-            choose = lambda num_frames, rng=rng: dataset.sampler.train(num_frames, rng)  # noqa: E731
-            frames = _timed(ms, "decode", dataset.decode, int(video), choose)
+            frames = _timed(ms, "decode", dataset.decode, int(video), partial(dataset.sampler.train, rng=rng))
             if isinstance(frames, BadVideo):
                 continue
             clips = _timed(ms, "augment", dataset.transform, frames, rng, dataset.num_copies)
@@ -154,13 +146,14 @@ def plain_clips(cfg, dataset: TrainVideos, video: int, frames: np.ndarray, rng, 
         names = (cfg.DATA.IMAGE_TEMPLATE.format(number + cfg.DATA.FIRST_IMAGE) for number in numbers)
         images = [Image.open(os.path.join(record.path, name)).convert("RGB") for name in names]
     width, height = images[0].size
+    mean, std = torch.tensor([cfg.DATA.MEAN, cfg.DATA.STD])
     clips = []
     for _ in range(dataset.num_copies):
         augmented = images
         for operation in recipe.rand_augment.draw(rng, height, width) if recipe.rand_augment else ():
             augmented = [apply_with_pillow(image, operation) for image in augmented]
         clip = torch.from_numpy(np.stack([np.asarray(image) for image in augmented])).float() / 255  # (T, H, W, 3)
-        clip = ((clip - torch.tensor(cfg.DATA.MEAN)) / torch.tensor(cfg.DATA.STD)).permute(3, 0, 1, 2)  # (3, T, H, W)
+        clip = ((clip - mean) / std).permute(3, 0, 1, 2)  # (3, T, H, W)
         top, left, box_height, box_width = draw_crop_box(rng, height, width, recipe.area_range, recipe.aspect_range)
         clip = clip[:, :, top : top + box_height, left : left + box_width]
         clip = F.interpolate(clip, size=(recipe.size, recipe.size), mode="bilinear", align_corners=False)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+
 from fvcore.common.registry import Registry
 
 from slowfast.config.parser import CfgNode
+from slowfast.datasets.augment.transform import build_test_transform, build_train_transform
 from slowfast.datasets.image_folder import ImageFolder
+from slowfast.datasets.manifest import exclude_records, read_exclusion
+from slowfast.datasets.sampling import build_sampler
 from slowfast.datasets.video_dataset import EvalVideos, TrainVideos, VideoDataset
 from slowfast.datasets.video_list import VideoList
 from slowfast.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 
@@ -36,14 +43,23 @@ def build_dataset(cfg: CfgNode, split: str) -> VideoDataset:
 
     ``train`` has random clips, ``val`` the central crop of the central clip, ``test`` TEST.NUM_ENSEMBLE_VIEWS clips x
     TEST.NUM_SPATIAL_CROPS crops.
-
-    Args:
-        cfg: the configuration.
-        split: ``train``, ``val`` or ``test``.
     """
     assert split in SPLITS
     if cfg.DATA.DATASET not in DATASET_REGISTRY:
         allowed = " | ".join(name for name, _ in DATASET_REGISTRY)
         raise UserError(f"DATA.DATASET is {cfg.DATA.DATASET!r}, allowed: {allowed}")
     source = DATASET_REGISTRY.get(cfg.DATA.DATASET).from_config(cfg, split)
-    return (TrainVideos if split == "train" else EvalVideos).from_config(cfg, split, source)
+    if cfg.DATA.EXCLUDE_FILE:
+        num_videos, paths = len(source.records), read_exclusion(cfg.DATA.EXCLUDE_FILE)
+        source.records, others = exclude_records(source.records, paths)
+        facts = (num_videos - len(source.records), num_videos, split, len(others), len(paths))
+        message = "%s: leaves out %d of %d %s videos (%d of its %d paths name none of these)"
+        logger.info(message, cfg.DATA.EXCLUDE_FILE, *facts)
+    if not source.records:
+        raise UserError(f"{cfg.DATA.EXCLUDE_FILE} (DATA.EXCLUDE_FILE) names all videos of {split}: none is left")
+    if split == "train":
+        return TrainVideos(
+            source, build_sampler(cfg), build_train_transform(cfg), num_copies=cfg.AUG.NUM_SAMPLE, seed=cfg.RNG_SEED
+        )
+    num_clips, num_crops = (cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS) if split == "test" else (1, 1)
+    return EvalVideos(source, build_sampler(cfg), build_test_transform(cfg, num_crops), num_clips=num_clips)

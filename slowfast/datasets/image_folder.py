@@ -31,8 +31,6 @@ class ImageFolder:
         Class names are those of the folders, or of DATA.CLASS_NAMES_FILE if it is set.
         """
         root = cfg.DATA.PATH_TO_DATA_DIR
-        if not root:
-            raise UserError("DATA.PATH_TO_DATA_DIR is empty: set it to the folder that holds train and val")
         if cfg.DATA.PACKED:
             raise UserError(
                 f"DATA.PACKED is {cfg.DATA.PACKED!r}, which ImageFolder does not read; set DATA.DATASET to VideoList "
@@ -45,15 +43,13 @@ class ImageFolder:
         names = list_classes(folder)
         if len(names) != cfg.MODEL.NUM_CLASSES:
             raise UserError(f"{folder} has {len(names)} class folders, MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}")
-        train_folder = os.path.join(root, "train")
-        if split != "train" and os.path.isdir(train_folder):
-            # Labels are ranks: another class folder in between would shift all that follow.
-            difference = sorted(set(names).symmetric_difference(list_classes(train_folder)))
-            if difference:
-                raise UserError(
-                    f"{folder} and {train_folder} have different class folders ({len(difference)} are in one of them "
-                    f"only, such as {difference[0]!r})"
-                )
+        train = os.path.join(root, "train")
+        # Labels are ranks: another class folder in between would shift all that follow.
+        if os.path.isdir(train) and (difference := sorted({*names} ^ {*list_classes(train)})):
+            raise UserError(
+                f"{folder} and {train} have different class folders: {len(difference)} are in one of them only, such "
+                f"as {difference[0]!r}"
+            )
         records = list_images(folder, names)
         if cfg.DATA.CLASS_NAMES_FILE:
             names = read_class_names(cfg.DATA.CLASS_NAMES_FILE, cfg.MODEL.NUM_CLASSES)
@@ -73,17 +69,14 @@ def check_still_settings(cfg: CfgNode) -> None:
 
 def list_classes(folder: str) -> list[str]:
     """Return the sorted names of the class folders in ``folder``; hidden ones do not count."""
-    if not os.path.isdir(folder):
-        raise UserError(
-            f"image folder {folder} does not exist: set DATA.PATH_TO_DATA_DIR to a folder that has train and val with "
-            "one folder of images per class (docs/data.md; tools/prepare_data.py prepares other data sets)"
-        )
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    names = []
+    if os.path.isdir(folder):
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     if not names:
         raise UserError(
-            f"{folder} has no class folders (it has {len(os.listdir(folder))} other entries); expected "
-            f"{os.path.join(folder, 'CLASS', 'IMAGE.jpg')}"
+            f"{folder} does not exist or has no class folders: set DATA.PATH_TO_DATA_DIR to a folder that has train "
+            "and val with one folder of images per class (docs/data.md; tools/prepare_data.py prepares other data sets)"
         )
     return names
 
@@ -91,19 +84,18 @@ def list_classes(folder: str) -> list[str]:
 def list_images(folder: str, names: Sequence[str]) -> list[Record]:
     """Return the images, by their endings, of class folders, sorted by class and file name; no file is opened."""
     records, others = [], []
+    split = os.path.basename(folder)
     for label, name in enumerate(names):
         class_folder = os.path.join(folder, name)
-        files = sorted(os.listdir(class_folder))
-        images = [file for file in files if file.lower().endswith(IMAGE_ENDINGS)]
+        files = os.listdir(class_folder)
+        images = sorted(file for file in files if file.lower().endswith(IMAGE_ENDINGS))
         if not images:
             raise UserError(
                 f"class folder {class_folder} has no images ({len(files)} other entries); allowed endings: "
                 f"{' '.join(IMAGE_ENDINGS)}"
             )
-        if len(images) < len(files):
-            others += [os.path.join(class_folder, file) for file in files if not file.lower().endswith(IMAGE_ENDINGS)]
+        others += sorted({*files} - {*images})
         origin = f"{folder}:{name}"
-        split = os.path.basename(folder)
         for image in images:
             path = os.path.join(class_folder, image)
             records.append(Record(path, label, None, origin, os.path.join(split, name, image)))

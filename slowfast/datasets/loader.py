@@ -6,10 +6,10 @@ Dimension letters: ``B`` clips of a batch, ``T`` frames, ``S`` side of the crop 
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -25,6 +25,7 @@ from slowfast.utils.errors import UserError
 STALL_TIMEOUT_SEC = 900
 
 
+@dataclass(eq=False)
 class TrainSampler(Sampler):
     """Keys of training items of one process, in steps of one global batch.
 
@@ -37,24 +38,21 @@ class TrainSampler(Sampler):
     processes (the sampler of DeiT, arXiv 2012.12877).
     """
 
-    def __init__(
-        self, num_videos: int, global_batch: int, rank: int, world_size: int, seed: int, repeats: int = 1
-    ) -> None:
-        if global_batch % world_size:
+    num_videos: int
+    global_batch: int
+    rank: int
+    world_size: int
+    seed: int
+    repeats: int = 1
+    epoch: int = field(default=0, init=False)
+    first_step: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        if self.global_batch % self.world_size or self.num_videos < self.global_batch:
             raise UserError(
-                f"TRAIN.BATCH_SIZE is {global_batch} (videos over all processes), it must be a multiple of "
-                f"the number of processes, {world_size}"
+                f"TRAIN.BATCH_SIZE is {self.global_batch} (videos over all processes); allowed: a multiple of the "
+                f"number of processes, {self.world_size}, up to the number of training videos, {self.num_videos}"
             )
-        if num_videos < global_batch:
-            raise UserError(f"{num_videos} training videos are fewer than one batch, TRAIN.BATCH_SIZE {global_batch}")
-        self.num_videos = num_videos
-        self.global_batch = global_batch
-        self.rank = rank
-        self.world_size = world_size
-        self.seed = seed
-        self.repeats = repeats
-        self.epoch = 0
-        self.first_step = 0
 
     @property
     def order(self) -> dict[str, int]:
@@ -68,7 +66,6 @@ class TrainSampler(Sampler):
         self.first_step = first_step
 
     def __len__(self) -> int:
-        """Return the number of keys of a whole epoch."""
         return self.num_videos // self.global_batch * (self.global_batch // self.world_size)
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
@@ -82,40 +79,23 @@ class TrainSampler(Sampler):
             yield self.epoch, int(videos[place // self.repeats]), place % self.repeats
 
 
-class EvalSampler(Sampler):
-    """A contiguous share of the items: every item belongs to one process, shares differ by at most one."""
-
-    def __init__(self, num_items: int, rank: int, world_size: int) -> None:
-        self.items = range(num_items * rank // world_size, num_items * (rank + 1) // world_size)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.items)
+def eval_share(num_items: int, rank: int, world_size: int) -> range:
+    """Return the contiguous share of a process: every item belongs to one, shares differ by at most one."""
+    return range(num_items * rank // world_size, num_items * (rank + 1) // world_size)
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Clips of several videos, those of one video next to each other; B is 0 if no video could be decoded."""
 
     clips: torch.Tensor  # uint8 (B, 3, T, S, S), channels last in memory
     labels: torch.Tensor  # int64 (B,)
     video_index: torch.Tensor  # int64 (B,), positions of the videos in the list
     view: torch.Tensor  # int64 (B,), the view of the video; in training the number of the augmented copy
-    bad: list[BadVideo] = field(default_factory=list)  # items that could not be decoded, which have no clips here
+    bad: Sequence[BadVideo] = ()  # items that could not be decoded, which have no clips here
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """Return the batch with all its tensors on ``device``."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Batch:
-        """Return the batch in page-locked memory; the loader calls this."""
-        return self._map(torch.Tensor.pin_memory)
-
-    def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
-        names = ("clips", "labels", "video_index", "view")
-        return replace(self, **{name: function(getattr(self, name)) for name in names})
+        return Batch(*(tensor.to(device, non_blocking=non_blocking) for tensor in self[:4]), self.bad)
 
 
 def collate(items: Sequence[Sample | BadVideo], clip_shape: tuple[int, ...]) -> Batch:
@@ -134,39 +114,32 @@ def collate(items: Sequence[Sample | BadVideo], clip_shape: tuple[int, ...]) -> 
 def construct_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int = 1) -> DataLoader:
     """Build the loader of ``Batch`` objects of one process.
 
-    In training call ``loader.sampler.set_epoch(epoch)`` before each epoch. In validation and test every
-    process gets its exact share of the items, so the numbers of batches may differ between processes, and may
-    be zero.
+    In training call ``loader.sampler.set_epoch(epoch)`` before each epoch. In validation and test the numbers of
+    batches may differ between processes, and may be zero.
     """
     dataset = build_dataset(cfg, split)
     if split == "train":
         order = (cfg.TRAIN.BATCH_SIZE, rank, world_size, cfg.RNG_SEED, cfg.AUG.SAMPLER_REPEATS)
         sampler = TrainSampler(dataset.num_videos, *order)
-        batch_size = cfg.TRAIN.BATCH_SIZE // world_size
-        side = cfg.DATA.TRAIN_CROP_SIZE
+        batch_size, side = cfg.TRAIN.BATCH_SIZE // world_size, cfg.DATA.TRAIN_CROP_SIZE
     else:
-        sampler = EvalSampler(len(dataset), rank, world_size)
-        batch_size = -(-cfg.TEST.BATCH_SIZE // world_size)
-        side = cfg.DATA.TEST_CROP_SIZE
-    worker_options = {}
-    if cfg.DATA_LOADER.NUM_WORKERS:
-        worker_options = {
-            "persistent_workers": True,
-            "timeout": STALL_TIMEOUT_SEC,
-            # Forked workers share the records in memory; decoders are only opened inside the workers.
-            "multiprocessing_context": "fork" if "fork" in multiprocessing.get_all_start_methods() else None,
-            "worker_init_fn": _init_worker,
-        }
+        sampler = eval_share(len(dataset), rank, world_size)
+        batch_size, side = -(-cfg.TEST.BATCH_SIZE // world_size), cfg.DATA.TEST_CROP_SIZE
+    num_workers = cfg.DATA_LOADER.NUM_WORKERS
     return DataLoader(
         dataset,
-        batch_size=batch_size,
+        batch_size,
         sampler=sampler,
-        num_workers=cfg.DATA_LOADER.NUM_WORKERS,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        timeout=STALL_TIMEOUT_SEC if num_workers else 0,
+        # Forked workers share the records in memory; decoders are only opened inside the workers.
+        multiprocessing_context="fork" if num_workers else None,
+        worker_init_fn=_init_worker,
         collate_fn=functools.partial(collate, clip_shape=(3, cfg.DATA.NUM_FRAMES, side, side)),
         pin_memory=cfg.DEVICE != "cpu" and torch.cuda.is_available(),
         # Its own generator, so that loading draws nothing from the generator of the training process.
         generator=torch.Generator().manual_seed(cfg.RNG_SEED),
-        **worker_options,
     )
 
 

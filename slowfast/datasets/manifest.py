@@ -20,7 +20,7 @@ FIELDS = {"video": ("path", "label"), "frames": ("folder", "num_frames", "label"
 # Header of the list of bad items that ``tools/prepare_data.py check`` writes and DATA.EXCLUDE_FILE may name.
 BAD_ITEMS_HEADER = ("path", "split", "reason")
 
-_SEPARATORS = {",": "comma", "\t": "tab", " ": "space"}
+SEPARATORS = ",\t "
 _INTEGER = re.compile(r"-?[0-9]+")
 
 
@@ -43,25 +43,27 @@ def read_manifest(list_path: str, prefix: str, source: str, num_classes: int) ->
     relative to ``prefix``; labels must lie in [0, num_classes).
     """
     fields = " ".join(FIELDS[source])
-    if not os.path.isfile(list_path):
-        raise UserError(
-            f"list file {list_path} does not exist: set DATA.PATH_TO_DATA_DIR to the folder with your lists (one line "
-            f"per video: {fields}; DATA.LABEL_PATH_TEMPLATE names the files), or make them with tools/prepare_data.py "
-            "(docs/data.md)"
-        )
-    lines = [(number, line) for number, line in enumerate(read_text(list_path).split("\n"), 1) if line.strip()]
+    text = _read(
+        list_path,
+        f"set DATA.PATH_TO_DATA_DIR to the folder with your lists (one line per video: {fields}; "
+        "DATA.LABEL_PATH_TEMPLATE names the files), or make them with tools/prepare_data.py (docs/data.md)",
+    )
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise UserError(f"list file {list_path} is empty, expected lines '{fields}'")
-    separator = _detect_separator(lines[0][1], len(FIELDS[source]))
-    records = [
-        _parse_line(line.strip(), f"{list_path}:{number}", prefix, source, separator, num_classes)
-        for number, line in lines
-    ]
+    settings = (prefix, source, _detect_separator(lines[0][1], len(FIELDS[source])), num_classes)
+    records = [_parse_line(line, f"{list_path}:{number}", *settings) for number, line in lines]
     labels = {record.label for record in records}
     if len(labels) == 1 and len(records) > 1 and num_classes > 1:
         message = "all %d lines of %s have label %d: is this a test list without labels?"
         logger.warning(message, len(records), list_path, labels.pop())
     return records
+
+
+def _read(path: str, hint: str) -> str:
+    if not os.path.isfile(path):
+        raise UserError(f"{path} does not exist: {hint}")
+    return read_text(path)
 
 
 def _split(line: str, separator: str, num_fields: int) -> list[str]:
@@ -72,12 +74,12 @@ def _split(line: str, separator: str, num_fields: int) -> list[str]:
 
 def _detect_separator(line: str, num_fields: int) -> str:
     """Return the separator that makes ``line`` a path followed by integers."""
-    for separator in _SEPARATORS:
+    for separator in SEPARATORS:
         fields = _split(line, separator, num_fields)
-        if len(fields) == num_fields and all(_INTEGER.fullmatch(field) for field in fields[1:]):
+        if len(fields) == num_fields and all(map(_INTEGER.fullmatch, fields[1:])):
             return separator
     # None does: take the first that occurs, whose error then describes the line.
-    return next((separator for separator in _SEPARATORS if separator in line), " ")
+    return next((separator for separator in SEPARATORS if separator in line), " ")
 
 
 def _parse_line(line: str, origin: str, prefix: str, source: str, separator: str, num_classes: int) -> Record:
@@ -85,56 +87,40 @@ def _parse_line(line: str, origin: str, prefix: str, source: str, separator: str
     fields = _split(line, separator, len(names))
     path = os.path.join(prefix, fields[0])
     expected = f"'{separator.join(names)}'"
-
-    def fail(problem: str) -> UserError:
-        return UserError(f"{origin}: {problem} (line {line!r}, full path tried: {path})")
-
+    numbers = [int(field) for field in fields[1:] if _INTEGER.fullmatch(field)]
     if len(fields) != len(names) or not all(fields):
-        raise fail(
-            f"found {len(fields)} fields separated by {_SEPARATORS[separator]}, expected {len(names)} "
-            f"non-empty ones, {expected}, by DATA.SOURCE {source}"
-        )
-    for name, field in zip(names[1:], fields[1:], strict=True):
-        if not _INTEGER.fullmatch(field):
-            raise fail(f"{name} {field!r} is not an integer; expected {expected}, without a header line")
-    label = int(fields[-1])
-    if not 0 <= label < num_classes:
-        raise fail(f"label {label} is outside 0 to {num_classes - 1}, for MODEL.NUM_CLASSES is {num_classes}")
-    num_frames = int(fields[1]) if source == "frames" else None
-    if num_frames is not None and num_frames < 1:
-        raise fail(f"num_frames {num_frames} is less than 1")
+        problem = f"found {len(fields)} fields separated by {separator!r}, expected {len(names)} non-empty ones, "
+        problem += f"{expected}, by DATA.SOURCE {source}"
+    elif len(numbers) < len(names) - 1:
+        problem = f"{' '.join(names[1:])} {fields[1:]} must be integers; expected {expected}, without a header line"
+    elif not 0 <= numbers[-1] < num_classes:
+        problem = f"label {numbers[-1]} is outside 0 to {num_classes - 1}, for MODEL.NUM_CLASSES is {num_classes}"
+    elif numbers[0] < 1 and source == "frames":
+        problem = f"num_frames {numbers[0]} is less than 1"
     # "folder 42 7" would pass as the video "folder 42".
-    if source != "frames" and separator == " " and re.search(r"\s[0-9]+$", fields[0]):
-        raise fail(
-            "found 3 fields 'folder num_frames label', expected 'path label': set DATA.SOURCE to frames for "
-            "folders of images, or separate by commas if the name of the file ends in a number"
-        )
-    return Record(path, label, num_frames, origin, fields[0])
+    elif source != "frames" and separator == " " and re.search(r"\s[0-9]+$", fields[0]):
+        problem = "found 3 fields 'folder num_frames label', expected 'path label': set DATA.SOURCE to frames for "
+        problem += "folders of images, or separate by commas if the name of the file ends in a number"
+    else:
+        return Record(path, numbers[-1], numbers[0] if source == "frames" else None, origin, fields[0])
+    raise UserError(f"{origin}: {problem} (line {line!r}, full path tried: {path})")
 
 
 def read_class_names(path: str, num_classes: int) -> list[str]:
     """Read the class names, one a line in the order of the labels."""
-    if not os.path.isfile(path):
-        raise UserError(f"class name file {path} (DATA.CLASS_NAMES_FILE) does not exist")
-    names = [line.strip() for line in read_text(path).rstrip().split("\n")]
+    names = [line.strip() for line in _read(path, "DATA.CLASS_NAMES_FILE names it").rstrip().split("\n")]
     if len(names) != num_classes:
         raise UserError(f"{path} has {len(names)} class names, MODEL.NUM_CLASSES is {num_classes}")
-    first_line: dict[str, int] = {}
-    for number, name in enumerate(names, 1):
+    for number, name in enumerate(names):
         # An empty line would shift the name of every later label.
-        if not name:
-            raise UserError(f"{path}:{number}: empty class name")
-        if name in first_line:
-            raise UserError(f"{path}:{number}: class name {name!r} is already on line {first_line[name]}")
-        first_line[name] = number
+        if not name or name in names[:number]:
+            raise UserError(f"{path}:{number + 1}: class name {name!r} is empty or stands above already")
     return names
 
 
 def read_exclusion(path: str) -> list[str]:
     """Read the paths of a ``bad_items.csv`` (columns path, split, reason) or of a file with one path a line."""
-    if not os.path.isfile(path):
-        raise UserError(f"exclusion list {path} (DATA.EXCLUDE_FILE) does not exist")
-    lines = read_text(path).split("\n")
+    lines = _read(path, "DATA.EXCLUDE_FILE names it").split("\n")
     if lines[0].split(",") == list(BAD_ITEMS_HEADER):
         return [row[0] for row in csv.reader(lines[1:]) if row]
     return [line.strip() for line in lines if line.strip()]

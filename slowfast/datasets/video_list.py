@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
 from slowfast.config.parser import CfgNode
@@ -11,8 +12,6 @@ from slowfast.datasets.decoder.zip import PackedOpener
 from slowfast.datasets.image_folder import check_still_settings
 from slowfast.datasets.manifest import Record, read_class_names, read_manifest
 from slowfast.utils.errors import UserError
-
-DEFAULT_CLASS_NAMES_FILE = "classes.txt"
 
 
 class VideoList:
@@ -27,10 +26,13 @@ class VideoList:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, split: str) -> VideoList:
-        """Read the list of a split, as the keys of DATA say."""
+        """Read the list of a split, and the class names of DATA.CLASS_NAMES_FILE or of a classes.txt beside it."""
         check_settings(cfg)
-        records = read_manifest(list_path(cfg, split), path_prefix(cfg), cfg.DATA.SOURCE, cfg.MODEL.NUM_CLASSES)
-        videos = cls(records, load_class_names(cfg), cfg.DATA)
+        prefix = cfg.DATA.PACKED or cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR
+        records = read_manifest(list_path(cfg, split), prefix, cfg.DATA.SOURCE, cfg.MODEL.NUM_CLASSES)
+        names = os.path.join(cfg.DATA.PATH_TO_DATA_DIR, "classes.txt")
+        names = cfg.DATA.CLASS_NAMES_FILE or (names if os.path.isfile(names) else None)
+        videos = cls(records, names and read_class_names(names, cfg.MODEL.NUM_CLASSES), cfg.DATA)
         if videos._pack:
             videos._pack.check(records)
         return videos
@@ -46,30 +48,13 @@ class VideoList:
         return FrameFolder(record.path, self._template, self._first_image, record.num_frames)
 
 
-def path_prefix(cfg: CfgNode) -> str:
-    """Return the folder or URL to which the paths in lists are relative."""
-    return cfg.DATA.PACKED or cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR
-
-
 def list_path(cfg: CfgNode, split: str) -> str:
     """Return the path of a split's list file; ``test`` without a list of its own is ``val``."""
     folder, template = cfg.DATA.PATH_TO_DATA_DIR, cfg.DATA.LABEL_PATH_TEMPLATE
-    if not folder:
-        raise UserError("DATA.PATH_TO_DATA_DIR is empty: set it to the folder that holds the list files")
-    if "{}" not in template:
-        raise UserError(f"DATA.LABEL_PATH_TEMPLATE is {template!r}, it needs a {{}} for train | val | test")
     path = os.path.join(folder, template.format(split))
     if split == "test" and not os.path.isfile(path):
         return os.path.join(folder, template.format("val"))
     return path
-
-
-def load_class_names(cfg: CfgNode) -> list[str] | None:
-    """Return the class names of DATA.CLASS_NAMES_FILE, or of classes.txt beside the lists if it exists."""
-    path = os.path.join(cfg.DATA.PATH_TO_DATA_DIR, DEFAULT_CLASS_NAMES_FILE)
-    if not cfg.DATA.CLASS_NAMES_FILE and not os.path.isfile(path):
-        return None
-    return read_class_names(cfg.DATA.CLASS_NAMES_FILE or path, cfg.MODEL.NUM_CLASSES)
 
 
 def check_settings(cfg: CfgNode) -> None:
@@ -81,12 +66,11 @@ def check_settings(cfg: CfgNode) -> None:
         import_decord()
     if data.PACKED and data.PATH_PREFIX:
         raise UserError(
-            f"DATA.PATH_PREFIX is {data.PATH_PREFIX!r} and DATA.PACKED {data.PACKED!r}; allowed: one of them, since "
-            "the lists of a pack name its items"
+            f"DATA.PATH_PREFIX is {data.PATH_PREFIX!r} and DATA.PACKED {data.PACKED!r}; allowed: one of them"
         )
-    try:
-        numbers_show = template.format(1) != template.format(2)
-    except (ValueError, IndexError, KeyError):
-        numbers_show = False
-    if data.SOURCE == "frames" and not numbers_show:
+    if "{}" not in data.LABEL_PATH_TEMPLATE:
+        raise UserError(
+            f"DATA.LABEL_PATH_TEMPLATE is {data.LABEL_PATH_TEMPLATE!r}, it needs a {{}} for train | val | test"
+        )
+    if data.SOURCE == "frames" and not re.fullmatch(r"[^{}]*\{(:0?\d*d?)?\}[^{}]*", template):
         raise UserError(f"DATA.IMAGE_TEMPLATE is {template!r}, it needs one place for a number, as in '{{:05d}}.jpg'")

@@ -130,14 +130,6 @@ def test_every_frame_size_gives_full_crops(size):
         assert transform(make_frames(1, height, width)).shape == (3, 3, 1, size, size)
 
 
-@pytest.mark.parametrize("frames", [make_frames().astype(np.float32), make_frames()[0], make_frames()[:0]])
-def test_frames_of_another_form_are_refused(frames):
-    with pytest.raises(ValueError, match="uint8"):
-        TestTransform(8, 1)(frames)
-    with pytest.raises(ValueError, match="uint8"):
-        TrainTransform(8)(frames, np.random.default_rng(0))
-
-
 def test_a_short_side_below_the_crop_is_named():
     cfg = get_cfg()
     cfg.DATA.TEST_SHORT_SIDE = 223

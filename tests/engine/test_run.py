@@ -74,7 +74,7 @@ def test_a_run_leaves_what_is_needed_to_read_and_repeat_it(config, tmp_path, cap
         (["MODEL.NUM_CLASSES", 5], ["val.txt:1: label", "MODEL.NUM_CLASSES is 5"]),
         (["SOLVER.BASE_RL", 1], ["unknown key SOLVER.BASE_RL; did you mean SOLVER.BASE_LR"]),
         (["EMIM.WINDOW", "[4, 7]"], ["EMIM.WINDOW", "stage 3", "odd", "found 4"]),
-        (["TRAIN.BATCH_SIZE", 100], ["24 training videos are fewer than one batch, TRAIN.BATCH_SIZE 100"]),
+        (["TRAIN.BATCH_SIZE", 100], ["TRAIN.BATCH_SIZE is 100", "up to the number of training videos, 24"]),
         (["TRAIN.PRECISION", "fp8"], ["TRAIN.PRECISION is 'fp8'; allowed: auto | fp32 | bf16 | fp16"]),
         (["SOLVER.COSINE_END_LR", 0.1], ["SOLVER.COSINE_END_LR 0.1 is above SOLVER.BASE_LR 0.001"]),
         (["TEST.NUM_SPATIAL_CROPS", 2], ["TEST.NUM_SPATIAL_CROPS", "2", "allowed: 1 (centre) | 3"]),

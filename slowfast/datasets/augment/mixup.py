@@ -6,6 +6,7 @@ Dimension letters: ``B`` clips, ``T`` frames, ``H W`` height and width (px), ``K
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,47 +15,25 @@ from slowfast.config.parser import CfgNode
 from slowfast.utils.errors import UserError
 
 
+@dataclass
 class Mixup:
     """Mix every clip of a batch, and its target, with a partner: clip i with clip B-1-i, one share for all.
 
     In a batch that holds two copies of each video side by side, partners are different videos, but for the
     middle one of an odd number of videos.
-
-    Args:
-        alpha: of the Beta(alpha, alpha) distribution of mixup's share; 0 switches mixup off.
-        cutmix_alpha: the same for CutMix.
-        prob: probability of mixing a batch.
-        switch_prob: probability of CutMix, where both are on.
-        label_smoothing: weight of the uniform distribution in the targets, also where nothing is mixed.
-        num_classes: K.
     """
 
-    def __init__(
-        self,
-        alpha: float,
-        cutmix_alpha: float,
-        prob: float,
-        switch_prob: float,
-        label_smoothing: float,
-        num_classes: int,
-    ) -> None:
-        assert prob == 0 or alpha > 0 or cutmix_alpha > 0, "nothing to mix with"
-        self.alpha = alpha
-        self.cutmix_alpha = cutmix_alpha
-        self.prob = prob
-        self.switch_prob = switch_prob
-        self.label_smoothing = label_smoothing
-        self.num_classes = num_classes
+    alpha: float  # of the Beta(alpha, alpha) distribution of mixup's share; 0 switches mixup off
+    cutmix_alpha: float  # the same for CutMix
+    prob: float  # of mixing a batch
+    switch_prob: float  # of CutMix, where both are on
+    label_smoothing: float  # weight of the uniform distribution in the targets, also where nothing is mixed
+    num_classes: int  # K
 
     def __call__(
         self, clips: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mix one batch.
-
-        Args:
-            clips: float of shape (B, 3, T, H, W), on any device; not changed.
-            labels: integers of shape (B,), on the same device.
-            rng: source of every random number.
+        """Mix float clips (B, 3, T, H, W), which stay as they are, and integer labels (B,) of the same device.
 
         Returns:
             The mixed clips (``clips`` itself if nothing was mixed) and float32 targets of shape (B, K), rows
@@ -67,12 +46,13 @@ class Mixup:
         alpha = self.cutmix_alpha if use_cutmix else self.alpha
         share = float(rng.beta(alpha, alpha))
         if use_cutmix:
-            clips, share = _cutmix(clips, share, rng)
-        elif share < 1:
-            clips = clips.flip(0).lerp_(clips, share)  # the flipped copy is the only one made
-        if share < 1:
-            targets = targets.flip(0).lerp_(targets, share)
-        return clips, targets
+            top, bottom, left, right = draw_cutmix_box(rng, share, *clips.shape[-2:])
+            mixed = clips.clone()
+            mixed[..., top:bottom, left:right] = clips[..., top:bottom, left:right].flip(0)
+            share = 1 - (bottom - top) * (right - left) / math.prod(clips.shape[-2:])
+        else:
+            mixed = clips.flip(0).lerp_(clips, share)  # the flipped copy is the only one made
+        return mixed, targets.flip(0).lerp_(targets, share)
 
 
 def draw_cutmix_box(rng: np.random.Generator, share: float, height: int, width: int) -> tuple[int, int, int, int]:
@@ -89,29 +69,8 @@ def draw_cutmix_box(rng: np.random.Generator, share: float, height: int, width: 
     return top, bottom, left, right
 
 
-def _cutmix(clips: torch.Tensor, share: float, rng: np.random.Generator) -> tuple[torch.Tensor, float]:
-    """Paste one box of the partner into all frames; return the clips and the share that stays."""
-    height, width = clips.shape[-2:]
-    top, bottom, left, right = draw_cutmix_box(rng, share, height, width)
-    box_area = (bottom - top) * (right - left)
-    if box_area == 0:
-        return clips, 1.0
-    mixed = clips.clone()
-    mixed[..., top:bottom, left:right] = clips[..., top:bottom, left:right].flip(0)
-    return mixed, 1 - box_area / (height * width)
-
-
 def smooth_one_hot(labels: torch.Tensor, num_classes: int, smoothing: float) -> torch.Tensor:
-    """Label smoothing (arXiv 1512.00567): 1 - s + s/K for the label, s/K for the other classes.
-
-    Args:
-        labels: integers of shape (B,).
-        num_classes: K.
-        smoothing: s, 0 for plain one-hot rows.
-
-    Returns:
-        float32 of shape (B, K), on the device of ``labels``.
-    """
+    """Label smoothing (arXiv 1512.00567) s of labels (B,): float32 (B, K), 1 - s + s/K for the label, s/K elsewhere."""
     off = smoothing / num_classes
     targets = torch.full((len(labels), num_classes), off, dtype=torch.float32, device=labels.device)
     return targets.scatter_(1, labels.long().unsqueeze(1), 1 - smoothing + off)
@@ -125,11 +84,6 @@ def build_mixup(cfg: CfgNode) -> Mixup:
             "MIXUP.ALPHA and MIXUP.CUTMIX_ALPHA are both 0, so nothing can be mixed; "
             "allowed: one of them positive, or MIXUP.ENABLE False"
         )
-    return Mixup(
-        alpha=mixup.ALPHA,
-        cutmix_alpha=mixup.CUTMIX_ALPHA,
-        prob=mixup.PROB if mixup.ENABLE else 0.0,
-        switch_prob=mixup.SWITCH_PROB,
-        label_smoothing=mixup.LABEL_SMOOTH_VALUE,
-        num_classes=cfg.MODEL.NUM_CLASSES,
-    )
+    prob = mixup.PROB if mixup.ENABLE else 0.0
+    smoothing = mixup.LABEL_SMOOTH_VALUE
+    return Mixup(mixup.ALPHA, mixup.CUTMIX_ALPHA, prob, mixup.SWITCH_PROB, smoothing, cfg.MODEL.NUM_CLASSES)

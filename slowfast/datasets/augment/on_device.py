@@ -8,28 +8,23 @@ Dimension letters: ``B`` clips of a batch, ``T`` frames, ``H W`` height and widt
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from slowfast.config.parser import CfgNode
 from slowfast.datasets.augment.mixup import Mixup, build_mixup
+from slowfast.datasets.augment.transform import draw_box
 
 ERASE_AREA = (0.02, 1 / 3)  # share of the frame, over all boxes
-ERASE_ASPECT = (0.3, 1 / 0.3)  # height / width
-ERASE_TRIES = 100
+ERASE_ASPECT = (0.3, 1 / 0.3)  # width / height
 
 
 class Normalize:
-    """Bytes to floats: (clips / 255 - mean) / std.
-
-    Args:
-        mean: per channel, of RGB in [0, 1].
-        std: per channel, of RGB in [0, 1].
-    """
+    """Bytes to floats: (clips / 255 - mean) / std, both per channel, of RGB in [0, 1]."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         # Kept on the last device seen: a copy for every batch would make the host wait.
@@ -59,90 +54,43 @@ class Normalize:
         return torch.from_numpy(self._memory)
 
 
+@dataclass
 class RandomErasing:
-    """Random erasing (arXiv 1708.04896) of normalised clips: the same boxes for all frames of a clip.
+    """Random erasing (arXiv 1708.04896) of normalised clips: the same boxes for all frames of a clip."""
 
-    Args:
-        prob: probability of erasing anything from a clip.
-        count: number of boxes, which share the erased area.
-        mode: ``pixel``, unit normal noise drawn for each frame, pixel and channel; ``const``, zero.
-    """
-
-    def __init__(self, prob: float, count: int = 1, mode: str = "pixel") -> None:
-        assert mode in ("pixel", "const"), mode
-        self.prob = prob
-        self.count = count
-        self.mode = mode
+    prob: float  # of erasing anything from a clip
+    count: int = 1  # boxes, which share the erased area
+    mode: str = "pixel"  # unit normal noise drawn for each frame, pixel and channel; ``const``, zero
 
     def __call__(self, clips: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """Erase in place.
-
-        Args:
-            clips: float32 of shape (B, 3, T, H, W).
-            rng: source of the boxes and of the seed of the noise, which comes from a generator of the clips' device.
-
-        Returns:
-            ``clips``.
-        """
+        """Erase from float32 clips (B, 3, T, H, W) in place, and return them."""
         generator = torch.Generator(clips.device).manual_seed(int(rng.integers(2**63)))
-        num_frames, frame_height, frame_width = clips.shape[2:]
+        area_range = tuple(share / self.count for share in ERASE_AREA)
         for clip in clips.permute(0, 2, 3, 4, 1):  # (T, H, W, 3)
             num_boxes = self.count if rng.random() < self.prob else 0
             for _ in range(num_boxes):
-                box = draw_erasing_box(rng, frame_height, frame_width, self.count)
-                if box is None:
-                    continue
-                top, left, height, width = box
-                region = clip[:, top : top + height, left : left + width]
-                if self.mode == "const":
-                    region.zero_()
-                else:
-                    shape = (num_frames, height, width, 3)
-                    region.copy_(torch.randn(shape, generator=generator, device=clips.device))
+                if box := draw_box(rng, *clip.shape[1:3], area_range, ERASE_ASPECT):
+                    top, left, height, width = box
+                    region = clip[:, top : top + height, left : left + width]
+                    if self.mode == "const":
+                        region.zero_()
+                    else:
+                        region.copy_(torch.randn(region.shape, generator=generator, device=clips.device))
         return clips
 
 
-def draw_erasing_box(
-    rng: np.random.Generator, height: int, width: int, count: int = 1
-) -> tuple[int, int, int, int] | None:
-    """Draw one of ``count`` boxes for a frame of ``height`` x ``width`` px.
-
-    Returns:
-        (top, left, box height, box width) in px, or None if no draw fitted into the frame.
-    """
-    for _ in range(ERASE_TRIES):
-        area = rng.uniform(*ERASE_AREA) * height * width / count
-        aspect = math.exp(rng.uniform(math.log(ERASE_ASPECT[0]), math.log(ERASE_ASPECT[1])))
-        box_height = round(math.sqrt(area * aspect))
-        box_width = round(math.sqrt(area / aspect))
-        if box_height < height and box_width < width:
-            top = int(rng.integers(height - box_height, endpoint=True))
-            left = int(rng.integers(width - box_width, endpoint=True))
-            return top, left, box_height, box_width
-    return None
-
-
+@dataclass
 class TrainBatchTransform:
     """Normalisation, random erasing, mixing and label smoothing of a training batch."""
 
-    def __init__(self, normalize: Normalize, erasing: RandomErasing, mixup: Mixup) -> None:
-        self.normalize = normalize
-        self.erasing = erasing
-        self.mixup = mixup
+    normalize: Normalize
+    erasing: RandomErasing
+    mixup: Mixup
 
     def __call__(
         self, clips: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Transform one batch.
-
-        Args:
-            clips: uint8 of shape (B, 3, T, H, W); B may be 0.
-            labels: integers of shape (B,), on the same device.
-            rng: source of every random number.
-
-        Returns:
-            float32 clips of the same shape, and float32 targets of shape (B, K), rows summing to one.
-        """
+        """Turn uint8 clips (B, 3, T, H, W), B may be 0, and labels (B,) into float32 clips and targets (B, K)."""
         return self.mixup(self.erasing(self.normalize(clips), rng), labels, rng)
 
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from slowfast.utils.errors import UserError
 
 MAX_MAGNITUDE = 10.0
-
-# Probability with which a chosen operation is applied.
-APPLY_PROB = 0.5
+APPLY_PROB = 0.5  # of a chosen operation
 
 # Moves of the whole frame. Their arguments are Pillow's six numbers (a, b, c, d, e, f): output (x, y) is read at
 # (a x + b y + c, d x + e y + f), with pixel centres at halves. All other operations change colours and have one
@@ -24,10 +23,12 @@ APPLY_PROB = 0.5
 GEOMETRIC = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
 
 GRAMMAR = (
-    "rand[-mM][-nN][-mstdS][-inc1] with M the magnitude (0 to 10, default 10), N the number of operations "
-    "(1 or more, default 2), S the standard deviation of the magnitude (0 to 10, default 0), "
-    "inc1 the increasing-severity set"
+    "rand[-mM][-nN][-mstdS][-inc1] with M the magnitude (0 to 10, default 10), N the operations (1 or more, default "
+    "2), S the standard deviation of the magnitude (0 to 10, default 0), inc1 the increasing-severity set"
 )
+# Other parsers read any digit after "inc", even 0, as on; refusing all but 1 leaves no doubt.
+MAGNITUDE = r"10(\.0+)?|\d(\.\d+)?"
+VALUES = {"rand": "", "m": MAGNITUDE, "n": r"[1-9]\d*", "mstd": MAGNITUDE, "inc": "1"}
 
 Arguments = tuple[float, ...]
 Operation = tuple[str, Arguments]
@@ -68,38 +69,36 @@ INCREASING_SET = ORIGINAL_SET | {
 }
 
 
+@dataclass
 class RandAugment:
     """Draws of random operations, for all frames of a clip at once.
 
     ``num_ops`` operations are chosen uniformly with replacement; each is applied with probability 0.5, at a
     magnitude drawn from a normal distribution and clipped to [0, 10].
-
-    Args:
-        magnitude: mean magnitude, 0 to 10.
-        num_ops: operations chosen per clip.
-        magnitude_std: standard deviation of the magnitude.
-        increasing: use the set whose severity always grows with the magnitude.
     """
 
-    def __init__(
-        self, magnitude: float = 10.0, num_ops: int = 2, magnitude_std: float = 0.0, increasing: bool = False
-    ) -> None:
-        self.magnitude = magnitude
-        self.num_ops = num_ops
-        self.magnitude_std = magnitude_std
-        self.increasing = increasing
+    magnitude: float = 10.0  # mean
+    num_ops: int = 2  # operations chosen per clip
+    magnitude_std: float = 0.0
+    increasing: bool = False  # use the set whose severity always grows with the magnitude
 
     @classmethod
     def from_string(cls, spec: str) -> RandAugment:
         """Build from a string such as ``rand-m7-n4-mstd0.5-inc1``."""
-        return cls(**parse_rand_augment(spec))
+        values: dict[str, str] = {}
+        for part in spec.split("-"):
+            key = part.rstrip(".0123456789")
+            is_known = key not in values and (key == "rand") != bool(values)
+            if not is_known or not re.fullmatch(VALUES.get(key, "(?!)"), part.removeprefix(key)):
+                raise UserError(
+                    f"AUG.AA_TYPE {spec!r}: part {part!r} is not understood or repeated; expected {GRAMMAR}"
+                )
+            values[key] = part.removeprefix(key)
+        magnitude, std = float(values.get("m", 10)), float(values.get("mstd", 0))
+        return cls(magnitude, int(values.get("n", 2)), std, "inc" in values)
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> list[Operation]:
-        """Draw the operations of one clip of ``height`` x ``width`` px.
-
-        Returns:
-            Names and arguments in the order of application; none where chance applies none.
-        """
+        """Draw the operations of one clip of ``height`` x ``width`` px, in the order of application."""
         operations = INCREASING_SET if self.increasing else ORIGINAL_SET
         names = rng.choice(list(operations), size=self.num_ops)
         is_applied = rng.random(self.num_ops) < APPLY_PROB
@@ -111,38 +110,3 @@ class RandAugment:
             for name, applied, strength, sign in zip(names.tolist(), is_applied, strengths.tolist(), signs.tolist())
             if applied
         ]
-
-
-def parse_rand_augment(spec: str) -> dict[str, float | int | bool]:
-    """Read a string such as ``rand-m7-n4-mstd0.5-inc1`` into arguments of ``RandAugment``."""
-
-    def fail(reason: str) -> UserError:
-        return UserError(f"AUG.AA_TYPE {spec!r}: {reason}; expected {GRAMMAR}")
-
-    start, *parts = spec.split("-")
-    if start != "rand":
-        raise fail(f"it starts with {start!r}, not 'rand'")
-    values: dict[str, str] = {}
-    for part in parts:
-        match = re.fullmatch(r"(mstd|inc|m|n)(\d+(?:\.\d+)?)", part)
-        if match is None:
-            raise fail(f"part {part!r} is not understood")
-        key, value = match.groups()
-        if key in values:
-            raise fail(f"part {part!r} repeats {key!r}")
-        # Other parsers read any digit after "inc", even 0, as on; refusing all but 1 leaves no doubt.
-        is_valid = {
-            "m": float(value) <= MAX_MAGNITUDE,
-            "n": value.isdigit() and int(value) >= 1,
-            "mstd": float(value) <= MAX_MAGNITUDE,
-            "inc": value == "1",
-        }[key]
-        if not is_valid:
-            raise fail(f"the value of part {part!r} is not allowed")
-        values[key] = value
-    return {
-        "magnitude": float(values.get("m", 10)),
-        "num_ops": int(values.get("n", 2)),
-        "magnitude_std": float(values.get("mstd", 0)),
-        "increasing": "inc" in values,
-    }

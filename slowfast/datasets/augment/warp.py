@@ -34,24 +34,13 @@ _LEVELS = np.arange(256)
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
-def warp_clip(
-    frames: np.ndarray,
-    operations: Sequence[Operation],
-    box: tuple[int, int, int, int],
-    size: int,
-    flip: bool,
-    out: np.ndarray,
-) -> None:
-    """Apply drawn operations, crop, resize and flip to all frames alike.
+Box = tuple[int, int, int, int]  # top, left, height, width (px)
 
-    Args:
-        frames: uint8 RGB of shape (T, H, W, 3); not changed.
-        operations: names and arguments, see ``RandAugment.draw``, in the order of application.
-        box: top, left, height and width of the crop (px), after the operations.
-        size: S.
-        flip: mirror the output.
-        out: uint8 RGB of shape (T, S, S, 3), contiguous, for the result.
-    """
+
+def warp_clip(
+    frames: np.ndarray, operations: Sequence[Operation], box: Box, size: int, flip: bool, out: np.ndarray
+) -> None:
+    """Apply drawn operations, crop, resize and flip to all frames (T, H, W, 3) alike; fill ``out`` (T, S, S, 3)."""
     colours = plan_colours([operation for operation in operations if operation[0] not in GEOMETRIC])
     moves = [arguments for name, arguments in operations if name in GEOMETRIC]
     if not moves:  # OpenCV's resize is this warp in half of its time
@@ -74,9 +63,7 @@ def warp_clip(
         cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB, dst=result)
 
 
-def compose_map(
-    moves: Sequence[tuple[float, ...]], box: tuple[int, int, int, int], size: int, flip: bool
-) -> np.ndarray:
+def compose_map(moves: Sequence[tuple[float, ...]], box: Box, size: int, flip: bool) -> np.ndarray:
     """Compose the map (3, 3) from output to frame coordinates, pixel centres at halves: flip, resize, crop, moves."""
     top, left, height, width = box
     matrix = np.array([[width / size, 0, left], [0, height / size, top], [0, 0, 1]])
@@ -98,13 +85,12 @@ def _part_read(matrix: np.ndarray, size: int, height: int, width: int) -> tuple[
     return tuple(slices), (slices[1].start, slices[0].start)
 
 
-# ---------------------------------------------------------------- colour operations
-
 # A look-up table is uint8 of shape (256,), the same for all channels, or (256, 3).
-Step = Callable[[np.ndarray], np.ndarray]
+Colours = Callable[..., np.ndarray]
+Step = tuple[str, np.ndarray | tuple[float, ...]]
 
 # Operations on single values: argument -> table.
-VALUE_TABLES: dict[str, Step] = {
+VALUE_TABLES: dict[str, Colours] = {
     "Invert": lambda: 255 - _LEVELS,
     "Posterize": lambda bits: _LEVELS & (256 - 2 ** (8 - bits)),
     "Solarize": lambda threshold: np.where(threshold > _LEVELS, _LEVELS, 255 - _LEVELS),
@@ -135,7 +121,7 @@ def _contrast(counts: np.ndarray, factor: float) -> np.ndarray:
 
 
 # Operations by the statistics of a frame: histogram (256, 3) and argument -> table.
-STATISTICS: dict[str, Step] = {"AutoContrast": _autocontrast, "Contrast": _contrast, "Equalize": _equalize}
+STATISTICS: dict[str, Colours] = {"AutoContrast": _autocontrast, "Contrast": _contrast, "Equalize": _equalize}
 
 
 def _color(frame: np.ndarray, factor: float) -> np.ndarray:
@@ -150,25 +136,18 @@ def _sharpness(frame: np.ndarray, factor: float) -> np.ndarray:
 
 
 # Operations that combine channels or neighbours: frame (H, W, 3) and argument -> frame.
-PIXELWISE: dict[str, Step] = {"Color": _color, "Sharpness": _sharpness}
+PIXELWISE: dict[str, Colours] = {"Color": _color, "Sharpness": _sharpness}
 
 
-def plan_colours(operations: Sequence[Operation]) -> list[tuple[str, np.ndarray | tuple[float, ...]]]:
-    """Turn colour operations into steps: composed tables (named ``table``), statistics and pixelwise operations."""
-    steps: list = []
-    for name, arguments in operations:
-        if name not in VALUE_TABLES:
-            steps.append((name, arguments))
-            continue
-        table = VALUE_TABLES[name](*arguments).astype(np.uint8)
-        first = steps.pop()[1] if steps and steps[-1][0] == "table" else None
-        steps.append(("table", _compose(first, table)))
-    return steps
+def plan_colours(operations: Sequence[Operation]) -> list[Step]:
+    """Turn colour operations into steps, those on single values into look-up tables (named ``table``)."""
+    return [
+        ("table", VALUE_TABLES[name](*arguments).astype(np.uint8)) if name in VALUE_TABLES else (name, arguments)
+        for name, arguments in operations
+    ]
 
 
-def recolour(
-    frame: np.ndarray, steps: Sequence[tuple[str, np.ndarray | tuple[float, ...]]], part: tuple[slice, slice]
-) -> np.ndarray:
+def recolour(frame: np.ndarray, steps: Sequence[Step], part: tuple[slice, slice]) -> np.ndarray:
     """Apply colour operations to a frame (H, W, 3) and return a part of it."""
     last_statistics = max((i for i, (name, _) in enumerate(steps) if name in STATISTICS), default=-1)
     table = None  # still to be looked up
