@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,18 @@ REQUIREMENTS = sorted(path.name for path in ROOT.glob("requirements*.txt"))
 BACKEND = """
 import zipfile
 
+def write_wheel(folder, name, requirements=""):
+    with zipfile.ZipFile(f"{folder}/{name}-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}.py", "")
+        info = f"Metadata-Version: 2.1\\nName: {name}\\nVersion: 1.0\\n{requirements}"
+        wheel.writestr(f"{name}-1.0.dist-info/METADATA", info)
+        info = "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
+        wheel.writestr(f"{name}-1.0.dist-info/WHEEL", info)
+        wheel.writestr(f"{name}-1.0.dist-info/RECORD", "")
+    return f"{name}-1.0-py3-none-any.whl"
+
 def build_editable(folder, config_settings=None, metadata_directory=None):
-    with zipfile.ZipFile(f"{folder}/small-1.0-py3-none-any.whl", "w") as wheel:
-        info = "Metadata-Version: 2.1\\nName: small\\nVersion: 1.0\\nProvides-Extra: dev\\nRequires-Dist: alpha\\n"
-        wheel.writestr("small-1.0.dist-info/METADATA", info)
-        wheel.writestr("small-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-        wheel.writestr("small-1.0.dist-info/RECORD", "")
-    return "small-1.0-py3-none-any.whl"
+    return write_wheel(folder, "small", "Provides-Extra: dev\\nRequires-Dist: alpha\\n")
 """
 
 
@@ -59,12 +63,8 @@ def set_up(*args, **variables):
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory):
-    folder, info = tmp_path_factory.mktemp("wheels"), "alpha-1.0.dist-info"
-    with zipfile.ZipFile(folder / "alpha-1.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("alpha.py", "")
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: alpha\nVersion: 1.0\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/RECORD", "")
+    exec(BACKEND, written_by := {})
+    written_by["write_wheel"](folder := tmp_path_factory.mktemp("wheels"), "alpha")
     return str(folder)
 
 

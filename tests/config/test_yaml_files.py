@@ -67,13 +67,10 @@ def test_no_file_repeats_what_it_inherits_or_a_default():
         assert not repeated, f"{path} repeats {repeated}"
 
 
-def test_ablations_are_one_to_three_keys_over_one_experiment():
+def test_ablations_are_one_to_three_keys_over_one_experiment_and_rows_of_their_own():
     assert len(ABLATIONS) == len({row for rows in ROWS.values() for row in rows if "ablation" in row})
     for path in ABLATIONS:
         assert len(read_bases(str(path))) == 1 and 1 <= len(own_settings(path)) <= 3, path
-
-
-def test_rows_of_the_papers_tables_are_configurations_of_their_own():
     for table, rows in ROWS.items():
         assert len({str(settings(ROOT / path)) for path in rows}) == len(rows), table
 

@@ -103,11 +103,12 @@ def test_dry_run_names_all_that_is_missing(run, config, tmp_path):
     assert dry.status == 2
     assert "test: 4 frames x 2 clips x 3 crops, 32x32 px, sparse sampling, sum_logits" in dry.out
     assert "no checkpoint in" in dry.err and f"tools/run_net.py --cfg {config} trains" in dry.err
-    nowhere = ("DATA.PATH_TO_DATA_DIR", tmp_path / "none", "MODEL.PRETRAINED", "none.pth")
+    nowhere = ("DATA.PATH_TO_DATA_DIR", tmp_path / "none", "MODEL.PRETRAINED", config, "OUTPUT_DIR", tmp_path / "new")
     dry = run("--dry-run", *nowhere, tasks=("train", "test"))
-    assert dry.status == 2
-    for words in ("none/train.txt", "none/val.txt", "none.pth"):
-        assert f"{words} does not exist" in dry.err, dry.err
+    assert dry.status == 2 and not (tmp_path / "new").exists()
+    for words in ("train.txt does not exist", "val.txt does not exist", f"{config} has no checkpoint in {tmp_path}"):
+        assert dry.err.count(words) == 1, dry.err
+    assert "docs/data.md" in dry.err and "tools/prepare_data.py" in dry.err
 
     assert run(*EPOCHS).status == 0
     before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "run").rglob("*"))

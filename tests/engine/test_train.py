@@ -1,6 +1,5 @@
 """What a training computes, guards and records."""
 
-import importlib.util
 import json
 import shutil
 
@@ -77,9 +76,7 @@ def test_passes_of_few_clips_give_the_gradients_of_one(run, tmp_path):
     assert norms[0] == norms[1] and norms[2] == pytest.approx(norms[0], rel=0.3)
 
 
-def test_micro_batch_by_word_is_a_matter_of_gpus(run, monkeypatch):
-    refused = run("TRAIN.MICRO_BATCH_SIZE", "auto")
-    assert refused.status == 2 and "allowed on a CPU: a number of clips" in refused.err
+def test_micro_batch_is_the_largest_half_that_fits(monkeypatch):
     monkeypatch.setattr(build, "_fits", lambda model, shape, precision, size, device: size <= 5)
     cuda = torch.device("cuda")
     assert build.choose_micro_batch(None, (3, 4, 32, 32), "fp32", 16, cuda) == 4  # 16, 8 and 4 are tried, and 4 fit
@@ -92,13 +89,6 @@ def test_compilation_is_asked_for_and_leaves_names_alone(run, tmp_path, monkeypa
     assert run(*ONE_EPOCH, "MODEL.COMPILE", True).status == 0
     assert compiled == ["Uniformer"]
     assert "head.weight" in state(tmp_path / "run", "epoch_00001.pyth")["model_state"]
-
-
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_mixed_precision_trains_on_cpu(run, tmp_path, precision):
-    assert run("TRAIN.PRECISION", precision, *ONE_EPOCH).status == 0
-    (event,) = read_events(str(tmp_path / "run"), "train_epoch")
-    assert 2 < event["loss"] < 3 and 50 < event["peak_memory_mib"] < 10_000
 
 
 def test_processes_and_device_are_read_once_per_log_period(run, monkeypatch):
@@ -117,8 +107,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(run, tmp_path):
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("method", ["adamw", "sgd"])
+@pytest.mark.parametrize(("precision", "method"), [("fp32", "sgd"), ("fp16", "adamw")])
 def test_steps_that_are_not_finite_can_be_skipped(run, poison, tmp_path, precision, method):
     poison(lambda step: step in (0, 2))
     settings = ("TRAIN.ON_NONFINITE", "skip", "TRAIN.PRECISION", precision, "SOLVER.OPTIMIZING_METHOD", method)
@@ -166,9 +155,8 @@ def test_every_event_has_exactly_its_fields(run, poison, tmp_path, data_dir):
     assert {line["event"]: set(line) - {"event", "time"} for line in lines} == {
         name: set(fields) for name, fields in EVENTS.items()
     }
+    log = EventLog(str(tmp_path))
     (tmp_path / "log.jsonl").mkdir()
-    log = EventLog(str(tmp_path), enabled=False)
-    log.enabled = True
     with pytest.raises((ValueError, OSError), match=r"log\.jsonl cannot be written: Is a directory"):
         log.write("start")
 
@@ -227,17 +215,3 @@ def test_the_picture_shows_what_the_model_gets(tmp_path):
     assert small.shape == (40 + 8 * (30 + 64 + 4), max(6 * (128 + 4), 640), 3) and small[75, 5].tolist() == [255] * 3
     write_png(page, str(tmp_path / "page.png"))
     assert np.array_equal(np.asarray(Image.open(tmp_path / "page.png")), page)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (["TENSORBOARD.HISTOGRAM_PERIOD", 1], "but TENSORBOARD.ENABLE is False"),
-        (["WANDB.ENABLE", True], "WANDB.ENABLE needs WANDB.PROJECT"),
-    ],
-)
-def test_wrong_settings_of_records_stop_before_training(run, monkeypatch, settings, message):
-    if "WANDB.ENABLE" in settings and importlib.util.find_spec("wandb") is None:
-        message = "the package is not installed: pip install wandb"
-    refused = run(*settings)
-    assert refused.status == 2 and message in refused.err

@@ -13,7 +13,6 @@ import yaml
 from slowfast.analysis import tables
 from slowfast.config import default_output_dir, load_cfg
 from slowfast.config.parser import flat_settings
-from slowfast.engine.run import main
 from slowfast.models.complexity import view_gflops
 from slowfast.synthetic.scenes import SceneSpec
 from slowfast.synthetic.writer import write_dataset
@@ -227,21 +226,6 @@ def test_scripts_hold_no_settings(cfgs):
         assert {name for name in cfgs if not name.startswith("ablation/")} <= {*found}
         (text,) = {text for name, text in found.items() if name not in ("quickstart", "motion_benchmark")}
         assert len(text.splitlines()) <= 4
-
-
-def test_dry_run_names_all_that_is_missing(capsys, tmp_path):
-    words = (
-        f"DATA.PATH_TO_DATA_DIR {tmp_path} OUTPUT_DIR {tmp_path}/run MODEL.PRETRAINED configs/ablation/table8_ee.yaml"
-    )
-    command = ["--cfg", "exp/emim_s16_ssv1_k400/config.yaml", "--dry-run", *words.split()]
-    assert main(("train", "test"), "", command) == 2
-    captured = capsys.readouterr()
-    assert "16 frames x 1 clips x 3 crops, 224x224 px" in captured.out
-    for words in ("train.txt does not exist", "val.txt does not exist", "table8_ee.yaml has no checkpoint in output/"):
-        assert captured.err.count(words) == 1
-    assert "docs/data.md" in captured.err and "tools/prepare_data.py" in captured.err
-    assert "bash exp/launch.sh tools/run_net.py --cfg configs/ablation/table8_ee.yaml" in captured.err
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

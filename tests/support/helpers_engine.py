@@ -22,13 +22,26 @@ class Killed(BaseException):
     """Death of the process, as far as what is on disk is concerned."""
 
 
+def die(*_):
+    raise Killed
+
+
 def state(folder, name):
     return torch.load(folder / "checkpoints" / name, weights_only=True)
 
 
-def losses(folder):
-    """Return the loss of every step; of those that were taken twice, the last."""
-    return {event["step"]: event["loss"] for event in read_events(str(folder), "train_step")}
+def losses(folder, event="train_step"):
+    """Return every (step, loss, accuracy) that is logged; a step taken again counts with all its lines."""
+    return {(event["step"], event["loss"], event["top1"]) for event in read_events(str(folder), event)}
+
+
+def assert_same_end(folder, expected_folder, last):
+    """Compare losses, averages of epochs, weights, moments and batch-norm statistics bit for bit."""
+    for event in ("train_step", "train_epoch"):
+        assert losses(folder, event) == losses(expected_folder, event)
+    for part in ("model_state", "ema_state", "optimizer_state", "counts"):
+        found, expected = (state(out, last)[part] for out in (folder, expected_folder))
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def results(folder):
