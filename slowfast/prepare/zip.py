@@ -14,15 +14,15 @@ import os
 import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-
-from torch.utils.data import Dataset
 
 from slowfast.config.parser import CfgNode
 from slowfast.datasets.build import SPLITS, build_dataset
 from slowfast.datasets.decoder import DecodeError
 from slowfast.datasets.decoder.zip import FRAMES_ENDING
 from slowfast.datasets.manifest import Record
+from slowfast.datasets.video_dataset import VideoDataset
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import locked, replacing
 from slowfast.utils.logging import progress_bar
@@ -35,12 +35,7 @@ def pack_data(
 ) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
     """Pack splits of any data set, or complete an interrupted pack; items that cannot be read are left out.
 
-    Args:
-        cfg: the configuration with which the files could be trained on.
-        out_dir: folder of the pack: a new one, an empty one or that of the same pack.
-        splits: of train, val, test.
-        items_per_zip: clips, videos or images in a ZIP file.
-        workers: threads, each of which writes a ZIP file.
+    ``out_dir`` is new, empty or has the same pack; each of the ``workers`` (threads) writes one ZIP file at a time.
 
     Returns:
         Numbers of items packed and left out by split, and the settings that make the configuration read the pack.
@@ -51,7 +46,9 @@ def pack_data(
     datasets = {split: build_dataset(cfg, split) for split in splits}
     dataset = datasets[splits[0]]
     records = list({record.path: record for one in datasets.values() for record in one.records}.values())
-    source = _source(dataset)
+    source = "video"
+    with suppress(DecodeError), dataset.open(records[0]) as reader:  # only videos are looked at when they are opened
+        source = reader.source
     folder = os.path.commonpath({os.path.dirname(os.path.abspath(record.path)) for record in records})
     names = {record.path: os.path.relpath(record.path, folder) for record in records}
     _claim(out_dir, f"{items_per_zip} {source} {names}")
@@ -70,14 +67,6 @@ def pack_data(
     return counts, {f"DATA.{key}": value for key, value in settings.items() if cfg.DATA[key] != value}
 
 
-def _source(dataset: Dataset) -> str:
-    try:
-        with dataset.open(dataset.records[0]) as reader:
-            return reader.source
-    except DecodeError:  # only videos are looked at when they are opened
-        return "video"
-
-
 def _claim(out_dir: Path, plan: str) -> None:
     """Make the folder of a pack, or raise UserError if it holds anything else."""
     if out_dir.exists() and not out_dir.is_dir():
@@ -90,7 +79,7 @@ def _claim(out_dir: Path, plan: str) -> None:
         path.write_text(digest)
 
 
-def _write_zip(path: Path, records: Sequence[Record], names: dict[str, str], dataset: Dataset) -> set[str]:
+def _write_zip(path: Path, records: Sequence[Record], names: dict[str, str], dataset: VideoDataset) -> set[str]:
     """Write a ZIP file unless it is complete, and return the names of its members."""
     if not path.exists():
         with replacing(path, "wb") as file, zipfile.ZipFile(file, "w") as shard:
@@ -106,18 +95,18 @@ def _write_zip(path: Path, records: Sequence[Record], names: dict[str, str], dat
         return set(shard.namelist())
 
 
-def _read_item(record: Record, dataset: Dataset) -> tuple[str, bytes]:
+def _read_item(record: Record, dataset: VideoDataset) -> tuple[str, bytes]:
     """Return the content of a video or image, or of a ZIP file of the frames of a clip, and the ending to add."""
     if os.path.isfile(record.path):
         return "", Path(record.path).read_bytes()
     buffer = io.BytesIO()
     with dataset.open(record) as reader, zipfile.ZipFile(buffer, "w") as clip:
-        for frame in reader.files():
-            clip.writestr(zipfile.ZipInfo(os.path.basename(frame)), Path(frame).read_bytes())
+        for name in reader.names:
+            clip.writestr(zipfile.ZipInfo(name), reader.read_file(name))
     return FRAMES_ENDING, buffer.getvalue()
 
 
-def _write_list(path: Path, dataset: Dataset, names: dict[str, str], packed: set[str]) -> tuple[int, int]:
+def _write_list(path: Path, dataset: VideoDataset, names: dict[str, str], packed: set[str]) -> tuple[int, int]:
     """Write the list of a split and return the numbers of items in it and left out."""
     lines = []
     for record in dataset.records:

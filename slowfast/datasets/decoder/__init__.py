@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 
 from slowfast.datasets.decoder.decord_reader import DecordVideo, import_decord
-from slowfast.datasets.decoder.frames import FrameFolder
-from slowfast.datasets.decoder.image import ImageFile
+from slowfast.datasets.decoder.images import FrameFolder, ImageFile
 from slowfast.datasets.decoder.pyav import PyAvVideo
 from slowfast.datasets.decoder.reader import DecodeError, FrameReader
 
@@ -14,11 +13,7 @@ __all__ = ["DecodeError", "FrameFolder", "FrameReader", "ImageFile", "import_dec
 
 
 def open_video(path: str, backend: str = "auto", content: bytes | None = None) -> FrameReader:
-    """Open a video file, or the ``content`` of one, with ``auto`` | ``pyav`` (both PyAV) | ``decord``.
-
-    Raises:
-        DecodeError: not a video, no frames, truncated, or frames that decord would give otherwise.
-    """
+    """Open a video file, or the ``content`` of one, with ``auto`` | ``pyav`` (both PyAV) | ``decord``."""
     # Pipes and devices would be waited for.
     if content is None and not os.path.isfile(path):
         raise DecodeError(path, "not a regular file" if os.path.exists(path) else "No such file")

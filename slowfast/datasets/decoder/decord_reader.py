@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 import numpy as np
@@ -39,18 +41,18 @@ class DecordVideo(FrameReader):
             is_usual = video.is_plain and video.codec in ("h264", "hevc") and video.matrix == IDENTITY
         if not is_usual or video.first.interlaced_frame or video.first.height % 2:
             raise DecodeError(path, "decord cannot read it exactly: set DATA.DECODING_BACKEND to auto")
-        try:
-            source = os.path.abspath(path) if content is None else io.BytesIO(content)
+        source = os.path.abspath(path) if content is None else io.BytesIO(content)
+        with self._errors():
             self._video = decord.VideoReader(source, num_threads=1)
             assert len(self._video) == self.num_frames, f"counts {len(self._video)} of {self.num_frames} frames"
-        except Exception as error:  # decord has no common base class for its errors
-            raise DecodeError(path, f"decord: {error}".split("\n")[0]) from error
 
-    def close(self) -> None:
-        self._video = None
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # decord has no common base class for its errors
+            raise DecodeError(self.path, f"decord: {error}".split("\n")[0]) from error
 
     def _decode(self, needed: list[int]) -> dict[int, np.ndarray]:
-        try:
+        with self._errors():
             return dict(zip(needed, self._video.get_batch(needed).asnumpy(), strict=True))
-        except Exception as error:
-            raise DecodeError(self.path, f"decord: {error}".split("\n")[0]) from error

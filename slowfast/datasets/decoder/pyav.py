@@ -20,7 +20,7 @@ import itertools
 import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import av
 import numpy as np
@@ -33,9 +33,10 @@ IDENTITY = (1 << 16, 0, 0, 1 << 16)
 
 # Where packets have reliable times and seeking to a key frame works. In anything else (AVI has no presentation
 # times) frames are numbered by decoding from the beginning.
-_INDEXED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+_MOV, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
 _INDEXED_CODECS = ("h264", "hevc", "vp9", "av1")
 
+_UNREADABLE = (DecodeError, av.FFmpegError, OSError)
 _NOT_VIDEOS = ("tty", "hls", "dash", "concat", "image2")  # FFmpeg draws text, and opens lists of other files
 
 _SEEK_GAP_FRAMES = 8  # decoding this many frames that nobody needs is cheaper than seeking past them
@@ -47,19 +48,14 @@ class PyAvVideo(FrameReader):
     A pass over the packets, without decoding, gives the time of every frame; frames are then decoded from the key frame
     before them, or from the beginning where the container turns out not to tell. Reading goes on where it ended before.
 
-    Attributes:
-        codec: FFmpeg's name of it, such as ``h264``.
-        first: the first frame, as decoded.
-        matrix: (a, b, c, d) of the first frame; the pixel at (x, y) is shown at (a x + c y, b x + d y).
-        is_plain: every packet is a shown frame, and none comes before the key frame that it follows in the file.
-        num_decoded: frames decoded so far, needed or not.
+    ``codec`` has FFmpeg's name; the pixel at (x, y) is shown at (a x + c y, b x + d y) for the ``matrix`` (a, b, c, d)
+    of the ``first`` frame. ``is_plain``: every packet is a shown frame, none before the key frame that it follows.
     """
 
     def __init__(self, path: str, content: bytes | None = None) -> None:
-        self.path = path
+        self.path, self._content = path, content
         self.first: av.VideoFrame | None = None
-        self.num_decoded = 0
-        self._content = content
+        self.num_decoded = 0  # frames, needed or not
         self._container = None
         self._frames: Iterator[tuple[int, av.VideoFrame]] | None = None
         self._next = 0  # number of the frame that _frames yields next
@@ -67,21 +63,18 @@ class PyAvVideo(FrameReader):
             with _decode_errors(path):
                 self._open()
                 self.codec = self._stream.codec_context.codec.canonical_name
-                self._times, self._keys, self.is_plain = self._scan()
-                self.num_frames = len(self._times) if self._times and self._is_confirmed() else self._count()
+                self._scan()
+                self.num_frames = self._count()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        self._frames = None
         if self._container is not None:
             self._container.close()
-            self._container = None
 
     def _open(self) -> None:
-        if self._container is not None:
-            self._container.close()
+        self.close()
         # One for all frames: setting up a conversion costs more than converting a small frame.
         self._reformatter = VideoReformatter()
         # An absolute path, or a name with a colon would be an address; and a text file may be a play list.
@@ -106,7 +99,7 @@ class PyAvVideo(FrameReader):
             raise DecodeError(self.path, "there is no decoder for its codec")
         self._stream.codec_context.thread_count = 1  # parallelism comes from the loader's workers
 
-    def _scan(self) -> tuple[list[int], list[int], bool]:
+    def _scan(self) -> None:
         """Pass over the packets: sorted times of frames and of key frames, if packets tell them, and ``is_plain``."""
         times, shown, cut, key_places = [], [], [], []
         for packet in self._container.demux(self._stream):
@@ -122,36 +115,42 @@ class PyAvVideo(FrameReader):
             elif self._shows_picture(packet):
                 shown.append(packet.pts)
         self._check_end()
-        has_index = self._container.format.name in _INDEXED_CONTAINERS and self.codec in _INDEXED_CODECS
+        self._times, self._keys, self.is_plain = [], [], False
+        has_index = self._container.format.name in (_MOV, _MATROSKA) and self.codec in _INDEXED_CODECS
         if not has_index or None in times or not shown or key_places[:1] != [0] or len(set(shown)) < len(shown):
-            return [], [], False
+            return
         order = sorted(shown)
         # What is shown must be all from the first key frame on, or one piece of it.
-        if order[0] < times[0] or any(order[0] <= time <= order[-1] for time in cut):
-            return [], [], False
-        is_plain = shown == times and all(order[place] == times[place] for place in key_places)
-        return order, sorted(times[place] for place in key_places), is_plain
+        if times[0] <= order[0] and not any(order[0] <= time <= order[-1] for time in cut):
+            self._times, self._keys = order, sorted(times[place] for place in key_places)
+            self.is_plain = shown == times and all(order[place] == times[place] for place in key_places)
 
     def _check_end(self) -> None:
         with io.BytesIO(self._content) if self._content is not None else open(self.path, "rb") as file:
-            announced = _announced_size(file.read(256))
-            size = file.seek(0, os.SEEK_END)
-        if self._container.format.name == _INDEXED_CONTAINERS[0]:
+            head, size = file.read(256).ljust(256, b"\0"), file.seek(0, os.SEEK_END)
+        announced, container_format = 0, self._container.format.name
+        if container_format == _MOV:
             announced = max((entry.pos + entry.size for entry in self._stream.index_entries), default=0)
+        elif container_format == "avi":
+            announced = 8 + int.from_bytes(head[4:8], "little")
+        elif container_format == _MATROSKA:
+            at = head.find(b"\x18\x53\x80\x67", 0, 200) + 4  # the segment: leading zero bits tell the bytes of its size
+            num_bytes = 9 - head[at].bit_length()
+            unknown = (1 << 7 * num_bytes) - 1
+            length = int.from_bytes(head[at : at + num_bytes], "big") & unknown
+            announced = 0 if at < 4 or length == unknown else at + num_bytes + length
         if size < announced:
             raise DecodeError(self.path, f"truncated: holds {size} of {announced} bytes")
 
-    def _is_confirmed(self) -> bool:
-        """Say whether the first two frames, after which reads go on, are those of the first two times."""
-        self._frames = self._frames_from(self._keys[0])
-        try:
-            self._next = sum(number == place for place, (number, _) in enumerate(itertools.islice(self._frames, 2)))
-        except (DecodeError, av.FFmpegError, OSError):
-            return False
-        return self._next == min(len(self._times), 2)
-
     def _count(self) -> int:
-        self._times, self._keys, self.is_plain = [], [], False
+        """Return the number of times if the first two frames have the first two, else that of frames decoded."""
+        if self._times:
+            self._frames = self._frames_from(self._keys[0])
+            with suppress(*_UNREADABLE):
+                self._next = sum(number == i for i, (number, _) in enumerate(itertools.islice(self._frames, 2)))
+                if self._next == min(len(self._times), 2):
+                    return len(self._times)
+        self._frames, self._times, self._keys, self.is_plain = None, [], [], False
         num_frames = sum(1 for _ in self._frames_from(None))
         if not num_frames:
             raise DecodeError(self.path, "the video has no frames")
@@ -159,38 +158,30 @@ class PyAvVideo(FrameReader):
 
     def _decode(self, needed: list[int]) -> dict[int, np.ndarray]:
         with _decode_errors(self.path):
-            try:
-                return self._read(needed, self._keys)
-            except (DecodeError, av.FFmpegError, OSError):
-                if not self._keys:
-                    raise
+            if self._keys:
+                with suppress(*_UNREADABLE):
+                    return self._read(needed, self._keys)
             return self._read(needed, [])
 
     def _read(self, needed: list[int], keys: list[int]) -> dict[int, np.ndarray]:
         """Decode frames, starting at the last of the key frames ``keys`` before each unless going on costs less."""
-        frames = {}
-        try:
-            for index in needed:
-                key = keys[max(bisect_right(keys, self._times[index]) - 1, 0)] if keys else None
-                num_skipped = bisect_left(self._times, key) - self._next if keys else 0
-                if self._frames is None or self._next > index or num_skipped > _SEEK_GAP_FRAMES:
-                    self._frames = self._frames_from(key)
-                number, frame = next((pair for pair in self._frames if pair[0] >= index), (None, None))
-                if number != index:
-                    raise DecodeError(self.path, f"frame {index} of {self.num_frames} cannot be decoded")
-                self._next = index + 1
-                frames[index] = self._to_rgb(frame)
-        except BaseException:
-            self._frames = None
-            raise
-        return frames
+        read = {}
+        frames, self._frames = self._frames, None  # after an error nothing goes on
+        for index in needed:
+            key = keys[max(bisect_right(keys, self._times[index]) - 1, 0)] if keys else None
+            num_skipped = bisect_left(self._times, key) - self._next if keys else 0
+            if frames is None or self._next > index or num_skipped > _SEEK_GAP_FRAMES:
+                frames = self._frames_from(key)
+            number, frame = next((pair for pair in frames if pair[0] >= index), (None, None))
+            if number != index:
+                raise DecodeError(self.path, f"frame {index} of {self.num_frames} cannot be decoded")
+            self._next = index + 1
+            read[index] = self._to_rgb(frame)
+        self._frames = frames
+        return read
 
     def _frames_from(self, key: int | None) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Yield numbers and frames from the key frame at time ``key``, or from the start of the reopened file.
-
-        Raises:
-            DecodeError: a damaged frame, or the file has no such key frame.
-        """
+        """Yield numbers and frames from the key frame at time ``key``, or from the start of the reopened file."""
         if key is None:
             self._open()
         else:
@@ -222,7 +213,9 @@ class PyAvVideo(FrameReader):
                 if frame.is_corrupt:
                     raise DecodeError(self.path, f"damaged frame at {frame.time or 0:.2f} s")
                 if self.first is None:
-                    self.first, self.matrix = frame, _display_matrix(frame)
+                    data = frame.side_data.get("DISPLAYMATRIX")
+                    matrix = np.frombuffer(data, np.int32)[[0, 1, 3, 4]].tolist() if data else IDENTITY
+                    self.first, self.matrix = frame, tuple(matrix) if any(matrix) else IDENTITY
                 yield number, frame
 
     def _shows_picture(self, packet: av.Packet) -> bool:
@@ -259,25 +252,6 @@ class PyAvVideo(FrameReader):
         if abs(a) + abs(d) < abs(b) + abs(c):
             pixels, a, d = pixels.swapaxes(0, 1), c, b
         return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-
-
-def _announced_size(head: bytes) -> int:
-    """Return the size in bytes that the first bytes of an AVI or Matroska file announce, else 0."""
-    if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
-        return 8 + int.from_bytes(head[4:8], "little")
-    at = head.find(b"\x18\x53\x80\x67") + 4  # the segment: as many leading zero bits as bytes follow the first
-    if not head.startswith(b"\x1a\x45\xdf\xa3") or not 4 <= at < len(head):
-        return 0
-    num_bytes = 9 - head[at].bit_length()
-    unknown = (1 << 7 * num_bytes) - 1
-    size = int.from_bytes(head[at : at + num_bytes], "big") & unknown
-    return 0 if size == unknown else at + num_bytes + size
-
-
-def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...]:
-    data = frame.side_data.get("DISPLAYMATRIX")
-    values = tuple(np.frombuffer(bytes(data), np.int32)[[0, 1, 3, 4]].tolist()) if data else IDENTITY
-    return values if any(values) else IDENTITY
 
 
 @contextmanager

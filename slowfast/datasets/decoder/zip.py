@@ -14,10 +14,7 @@ from collections.abc import Sequence
 import fsspec
 import numpy as np
 
-from slowfast.datasets.decoder import open_video
-from slowfast.datasets.decoder.frames import FrameFolder
-from slowfast.datasets.decoder.image import ImageFile
-from slowfast.datasets.decoder.reader import DecodeError, FrameReader
+from slowfast.datasets.decoder import DecodeError, FrameFolder, FrameReader, ImageFile, open_video
 from slowfast.datasets.manifest import Record
 from slowfast.utils.errors import UserError
 
@@ -60,7 +57,7 @@ class PackedOpener:
 
     def __call__(self, record: Record) -> FrameReader:
         """Open a record."""
-        place = int(self._find([record])[0])
+        place = self._find([record])[0]
         if place < 0:
             raise DecodeError(record.path, f"not in {self.root}")
         number, start, end, size, checksum = self._places[place].tolist()
@@ -73,11 +70,9 @@ class PackedOpener:
         content = block[30 + int.from_bytes(block[26:28], "little") + int.from_bytes(block[28:30], "little") :][:size]
         if len(content) < size or (self.source != "frames" and zlib.crc32(content) != checksum):
             raise DecodeError(record.path, f"truncated or damaged in {self._shards[number]}")
-        if self.source == "frames":
-            return PackedFrames(record.path, content)
-        if self.source == "image":
-            return ImageFile(record.path, content)
-        return open_video(record.path, self.backend, content)
+        if self.source == "video":
+            return open_video(record.path, self.backend, content)
+        return (PackedFrames if self.source == "frames" else ImageFile)(record.path, content)
 
     def _name(self, record: Record) -> str:
         ending = FRAMES_ENDING if self.source == "frames" else ""
@@ -94,15 +89,14 @@ class PackedFrames(FrameFolder):
     """Clip whose frames are the members of a ZIP file (its bytes ``content``), in that order."""
 
     def __init__(self, path: str, content: bytes) -> None:
-        self.path = path
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(content))
         except zipfile.BadZipFile as error:
             raise DecodeError(path, f"its ZIP file is damaged: {error}") from error
-        self._names = self._zip.namelist()
-        self.num_frames = len(self._names)
+        self.path, self.names = path, self._zip.namelist()
+        self.num_frames = len(self.names)
 
-    def _read_file(self, name: str) -> bytes:
+    def read_file(self, name: str) -> bytes:
         try:
             return self._zip.read(name)  # which compares the checksum
         except zipfile.BadZipFile as error:
