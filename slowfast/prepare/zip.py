@@ -1,7 +1,7 @@
 """Packing: the files of a data set, unchanged, in a few large ZIP files, which ``datasets.decoder.zip`` reads.
 
 A pack is a folder with ``00000.zip``, ``00001.zip``, ..., lists ``SPLIT.txt`` (name, number of frames of a clip, label,
-with tabs between them), ``classes.txt``, and ``pack.sha256`` of what is packed. A ZIP file gets its name when it is
+with tabs between them), ``classes.txt``, and ``pack.json`` that tells packs apart. A ZIP file gets its name when it is
 complete, and the lists are written last: packing again completes an interrupted pack.
 """
 
@@ -24,7 +24,7 @@ from slowfast.datasets.decoder.zip import FRAMES_ENDING
 from slowfast.datasets.manifest import Record
 from slowfast.datasets.video_dataset import VideoDataset
 from slowfast.utils.errors import UserError
-from slowfast.utils.files import locked, replacing
+from slowfast.utils.files import claimed, replacing
 from slowfast.utils.logging import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -51,9 +51,10 @@ def pack_data(
         source = reader.source
     folder = os.path.commonpath({os.path.dirname(os.path.abspath(record.path)) for record in records})
     names = {record.path: os.path.relpath(record.path, folder) for record in records}
-    _claim(out_dir, f"{items_per_zip} {source} {names}")
+    items = hashlib.sha256(repr(names).encode()).hexdigest()
+    claim = claimed(out_dir / "pack.json", {"source": source, "items_per_zip": items_per_zip, "items": items})
     starts = range(0, len(records), items_per_zip)
-    with locked(out_dir), ThreadPoolExecutor(workers) as pool:
+    with claim, ThreadPoolExecutor(workers) as pool:
         parts = [(out_dir / f"{i:05d}.zip", records[start : start + items_per_zip]) for i, start in enumerate(starts)]
         written = pool.map(lambda part: _write_zip(*part, names, dataset), parts)
         packed = set().union(*progress_bar(written, len(parts), "packing", unit="file"))
@@ -65,18 +66,6 @@ def pack_data(
     settings = {"PACKED": folder, "PATH_TO_DATA_DIR": folder, "DATASET": "VideoList", "SOURCE": source}
     settings |= {"LABEL_PATH_TEMPLATE": "{}.txt", "PATH_PREFIX": "", "EXCLUDE_FILE": ""}
     return counts, {f"DATA.{key}": value for key, value in settings.items() if cfg.DATA[key] != value}
-
-
-def _claim(out_dir: Path, plan: str) -> None:
-    """Make the folder of a pack, or raise UserError if it holds anything else."""
-    if out_dir.exists() and not out_dir.is_dir():
-        raise UserError(f"{out_dir} (--out) is a file; name a folder")
-    out_dir.mkdir(parents=True, exist_ok=True)
-    with locked(out_dir):
-        digest, path = hashlib.sha256(plan.encode()).hexdigest(), out_dir / "pack.sha256"
-        if any(out_dir.iterdir()) and (not path.exists() or path.read_text() != digest):
-            raise UserError(f"{out_dir} (--out) holds something else, or a pack of other items; name another folder")
-        path.write_text(digest)
 
 
 def _write_zip(path: Path, records: Sequence[Record], names: dict[str, str], dataset: VideoDataset) -> set[str]:

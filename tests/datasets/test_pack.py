@@ -159,15 +159,15 @@ def test_nothing_else_is_overwritten(clips, tmp_path):
     before = content_of(tmp_path / "out")
     (tmp_path / "file").touch()
     for name, options, words in (
-        ("out", {"items_per_zip": 2}, "or a pack of other items"),
-        ("media", {}, "holds something else"),  # where the lists of the files are
-        ("file", {}, "is a file"),
+        ("out", {"items_per_zip": 2}, "items_per_zip is 2000 there and 2 here"),
+        ("media", {}, "is not empty"),  # where the lists of the files are
+        ("file", {}, "cannot be made a folder"),
     ):
         with pytest.raises(UserError, match=words):
             pack_data(clips, tmp_path / name, SPLITS, **options)
     for split in SPLITS:
         (tmp_path / "media" / f"{split}.csv").write_text("deep/0,3,1\n")
-    with pytest.raises(UserError, match="or a pack of other items"):
+    with pytest.raises(UserError, match="items is"):
         pack_data(clips, tmp_path / "out", SPLITS)
     assert content_of(tmp_path / "out") == before
     with pytest.raises(UserError, match="DATA.PACKED is .*leave it empty"):

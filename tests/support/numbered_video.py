@@ -61,19 +61,9 @@ def write_video(
 ) -> str:
     """Encode frames 0 to num_frames - 1 and return the path.
 
-    Args:
-        path: the file; its ending decides the container.
-        num_frames: number of frames.
-        codec: encoder, a key of ``CODEC_OPTIONS``.
-        rate: frames per second.
-        key_every: largest distance of two key frames.
-        options: of the encoder, over those of ``CODEC_OPTIONS``.
-        container_options: of the container.
-        size: height and width.
-        pix_fmt: of the encoded frames.
-        times_ms: presentation time of every frame instead of ``rate``.
-        colors: matrix and range to convert with and to write down, as FFmpeg numbers them (BT.709 is 1, BT.601 5;
-            limited range 1, full 2).
+    The ending of ``path`` decides the container. ``options`` are those of the encoder, over ``CODEC_OPTIONS``;
+    ``times_ms`` replaces ``rate`` (frames per second); ``colors``: matrix and range to convert with and to write down,
+    as FFmpeg numbers them (BT.709 is 1, BT.601 5; limited range 1, full 2).
     """
     matrix, color_range = colors or (None, None)
     with av.open(str(path), "w", options=container_options or {}) as container:
