@@ -128,15 +128,18 @@ def _flipped(data: bytes, count: int, rng: np.random.Generator) -> bytes:
     return flipped.tobytes()
 
 
+def _write(path: Path, kind: str, data: bytes, **facts: bool) -> Damaged:
+    path.write_bytes(data)
+    return Damaged(str(path), kind, **facts)
+
+
 def _videos(folder: Path, rng: np.random.Generator) -> Iterator[Damaged]:
     for name, options in VIDEO_SOURCES.items():
         data = Path(write_video(folder / "intact" / name, NUM_FRAMES, **options)).read_bytes()
-        stem, ending = name.replace(".", "_"), name.partition(".")[2]
+        ending = name.partition(".")[2]
 
-        def write(label: str, damaged: bytes, ending: str = ending, stem: str = stem, **facts: bool) -> Damaged:
-            path = folder / "video" / f"{stem}_{label}.{ending}"
-            path.write_bytes(damaged)
-            return Damaged(str(path), "video", **facts)
+        def write(label: str, damaged: bytes, ending: str = ending, name: str = name, **facts: bool) -> Damaged:
+            return _write(folder / "video" / f"{name}_{label}.{ending}", "video", damaged, **facts)
 
         for size in (1, 13, 100, *np.linspace(200, len(data) - 1, 11).astype(int)):
             # Transport streams and raw ones have no end: the last frames of what is left may lack a neighbour.
@@ -168,18 +171,15 @@ def _not_videos(folder: Path) -> Iterator[Damaged]:
         "address": play_list.format("http://127.0.0.1:9/a.ts").encode(),
         "script": f"ffconcat version 1.0\nfile {intact}\n".encode(),
     }
-    paths = [
-        folder / "video" / f"{name}.{ending}" for name in contents for ending in ("mp4", "webm", "mkv", "ts", "txt")
-    ]
-    for path in paths:
-        path.write_bytes(contents[path.stem])
+    for name, data in contents.items():
+        for ending in ("mp4", "webm", "mkv", "ts", "txt"):
+            yield _write(folder / "video" / f"{name}.{ending}", "video", data, may_be_read=False)
     (folder / "video" / "directory.mp4").mkdir()
     (folder / "video" / "dangling.mp4").symlink_to(folder / "absent")
     os.mkfifo(folder / "video" / "pipe.mp4")
     write_video(folder / "video" / "zero_frames.mkv", 0)
-    others = ("directory.mp4", "dangling.mp4", "pipe.mp4", "zero_frames.mkv", "absent.mp4")
-    for path in (*paths, *(folder / "video" / name for name in others)):
-        yield Damaged(str(path), "video", may_be_read=False)
+    for name in ("directory.mp4", "dangling.mp4", "pipe.mp4", "zero_frames.mkv", "absent.mp4"):
+        yield Damaged(str(folder / "video" / name), "video", may_be_read=False)
 
 
 def _folders(folder: Path, rng: np.random.Generator) -> Iterator[Damaged]:
@@ -215,9 +215,7 @@ def _folders(folder: Path, rng: np.random.Generator) -> Iterator[Damaged]:
 
 def _images(folder: Path, rng: np.random.Generator) -> Iterator[Damaged]:
     def write(label: str, damaged: bytes, ending: str, **facts: bool) -> Damaged:
-        path = folder / "image" / f"{label}.{ending}"
-        path.write_bytes(damaged)
-        return Damaged(str(path), "image", **facts)
+        return _write(folder / "image" / f"{label}.{ending}", "image", damaged, **facts)
 
     for ending in IMAGE_ENDINGS:
         data = cv2.imencode(f".{ending}", cv2.cvtColor(numbered_frame(0), cv2.COLOR_RGB2BGR))[1].tobytes()
@@ -227,5 +225,5 @@ def _images(folder: Path, rng: np.random.Generator) -> Iterator[Damaged]:
             yield write(f"flipped_{i}", _flipped(data, 2 * i + 1, rng), ending)
         yield write("text", b"not an image\n" * 50, ending, may_be_read=False)
         yield write("renamed", data, "jpeg" if ending == "png" else f"{ending}.png", intact=True)
-    yield Damaged(str(folder / "image"), "image", may_be_read=False)
-    yield Damaged(str(folder / "image" / "absent.jpg"), "image", may_be_read=False)
+    for path in (folder / "image", folder / "image" / "absent.jpg"):
+        yield Damaged(str(path), "image", may_be_read=False)

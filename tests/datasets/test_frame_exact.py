@@ -259,14 +259,6 @@ def test_a_late_clip_is_not_decoded_from_the_start(tmp_path, name):
         assert video.num_decoded - before <= 2 * 50 + 2 * 21  # not what lies between them
 
 
-@pytest.mark.parametrize(("name", "passes"), [("long.mp4", 1), ("long.avi", 2)])
-def test_all_frames_in_order_are_decoded_once(tmp_path, name, passes):
-    path = write_video(tmp_path / name, 100, codec="mpeg4" if "avi" in name else "libx264", key_every=250, size=SIZE)
-    with open_video(path) as video:
-        assert sum(1 for _ in video.iterate()) == 100
-        assert video.num_decoded <= passes * 100 + 20  # without times, frames are counted by decoding
-
-
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are listed in /proc")
 @pytest.mark.parametrize("name", ["h264.mp4", "vp9.webm", "mpeg4.avi"])
 def test_a_reader_starts_one_thread_at_most(videos, name):

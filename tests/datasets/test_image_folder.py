@@ -141,10 +141,10 @@ def test_undecodable_images_are_reported_in_their_place(cfg, root, content):
     dataset = build_dataset(cfg, "val")
     item = dataset[4]
     assert isinstance(item, BadVideo) and item.video_index == 4 and item.path == str(path)
-    assert "not a readable image" in item.reason and "pear" in item.reason
+    assert "image file" in item.reason and "pear" in item.reason
     assert sum(isinstance(dataset[i], BadVideo) for i in range(len(dataset))) == 1
     path.unlink()
-    assert "no such file" in dataset[4].reason
+    assert "No such file" in dataset[4].reason
 
 
 def read(path):

@@ -81,13 +81,10 @@ def with_empty_packets(source: str, target: Path) -> str:
 def with_hidden_pictures(source: str, target: Path) -> str:
     """Hide pictures of a VP9 video (show_frame = 0)."""
 
-    def edit(packets: list[av.Packet]) -> list[av.Packet]:
-        return [
-            new_packet(bytes([bytes(packet)[0] & ~2]) + bytes(packet)[1:], packet) if number % 9 == 4 else packet
-            for number, packet in enumerate(packets)
-        ]
+    def hidden(packet: av.Packet) -> av.Packet:
+        return new_packet(bytes([bytes(packet)[0] & ~2]) + bytes(packet)[1:], packet)
 
-    return remux(source, target, edit)
+    return remux(source, target, lambda packets: [hidden(p) if i % 9 == 4 else p for i, p in enumerate(packets)])
 
 
 def with_edits(*edits: tuple[float | None, float]) -> Callable[[str, Path], str]:

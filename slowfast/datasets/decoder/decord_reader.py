@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import ModuleType
 
 import numpy as np
 
 from slowfast.datasets.decoder.pyav import IDENTITY, PyAvVideo
-from slowfast.datasets.decoder.reader import DecodeError, FrameReader
+from slowfast.datasets.decoder.reader import DecodeError, FrameReader, decode_errors
 from slowfast.utils.errors import UserError
 
 
@@ -42,17 +40,10 @@ class DecordVideo(FrameReader):
         if not is_usual or video.first.interlaced_frame or video.first.height % 2:
             raise DecodeError(path, "decord cannot read it exactly: set DATA.DECODING_BACKEND to auto")
         source = os.path.abspath(path) if content is None else io.BytesIO(content)
-        with self._errors():
+        with decode_errors(path, Exception):  # decord has no common base class for its errors
             self._video = decord.VideoReader(source, num_threads=1)
             assert len(self._video) == self.num_frames, f"counts {len(self._video)} of {self.num_frames} frames"
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # decord has no common base class for its errors
-            raise DecodeError(self.path, f"decord: {error}".split("\n")[0]) from error
-
     def _decode(self, needed: list[int]) -> dict[int, np.ndarray]:
-        with self._errors():
+        with decode_errors(self.path, Exception):
             return dict(zip(needed, self._video.get_batch(needed).asnumpy(), strict=True))

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from slowfast.datasets.decoder.reader import DecodeError, FrameReader
+from slowfast.datasets.decoder.reader import DecodeError, FrameReader, decode_errors
 
 
 class FrameFolder(FrameReader):
@@ -73,17 +73,14 @@ class ImageFile(FrameReader):
         self._content = content
 
     def _decode(self, needed: list[int]) -> dict[int, np.ndarray]:
-        try:
-            with Image.open(self.path if self._content is None else io.BytesIO(self._content)) as image:
-                image.load()
-                with suppress(Exception):  # damaged metadata is no reason to refuse the picture
-                    image = ImageOps.exif_transpose(image)
-                return {0: _to_rgb(image)}
         # Besides OSError (not an image, truncated) Pillow's readers raise whatever damaged headers lead them to:
         # ValueError, SyntaxError, DecompressionBombError, ... One file must not end an epoch.
-        except Exception as error:
-            reason = "no such file" if isinstance(error, FileNotFoundError) else error or type(error).__name__
-            raise DecodeError(self.path, f"not a readable image: {reason}") from error
+        source = self.path if self._content is None else io.BytesIO(self._content)
+        with decode_errors(self.path, Exception), Image.open(source) as image:
+            image.load()
+            with suppress(Exception):  # damaged metadata is no reason to refuse the picture
+                image = ImageOps.exif_transpose(image)
+            return {0: _to_rgb(image)}
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

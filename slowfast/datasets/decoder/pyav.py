@@ -20,14 +20,14 @@ import itertools
 import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import av
 import numpy as np
 from av.stream import Disposition
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
-from slowfast.datasets.decoder.reader import DecodeError, FrameReader
+from slowfast.datasets.decoder.reader import DecodeError, FrameReader, decode_errors
 
 IDENTITY = (1 << 16, 0, 0, 1 << 16)
 
@@ -36,7 +36,7 @@ IDENTITY = (1 << 16, 0, 0, 1 << 16)
 _MOV, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
 _INDEXED_CODECS = ("h264", "hevc", "vp9", "av1")
 
-_UNREADABLE = (DecodeError, av.FFmpegError, OSError)
+_ERRORS = (av.FFmpegError, OSError, ValueError)  # of PyAV about a bad file
 _NOT_VIDEOS = ("tty", "hls", "dash", "concat", "image2")  # FFmpeg draws text, and opens lists of other files
 
 _SEEK_GAP_FRAMES = 8  # decoding this many frames that nobody needs is cheaper than seeking past them
@@ -60,7 +60,7 @@ class PyAvVideo(FrameReader):
         self._frames: Iterator[tuple[int, av.VideoFrame]] | None = None
         self._next = 0  # number of the frame that _frames yields next
         try:
-            with _decode_errors(path):
+            with decode_errors(path, *_ERRORS):
                 self._open()
                 self.codec = self._stream.codec_context.codec.canonical_name
                 self._scan()
@@ -146,7 +146,7 @@ class PyAvVideo(FrameReader):
         """Return the number of times if the first two frames have the first two, else that of frames decoded."""
         if self._times:
             self._frames = self._frames_from(self._keys[0])
-            with suppress(*_UNREADABLE):
+            with suppress(DecodeError, *_ERRORS):
                 self._next = sum(number == i for i, (number, _) in enumerate(itertools.islice(self._frames, 2)))
                 if self._next == min(len(self._times), 2):
                     return len(self._times)
@@ -157,9 +157,9 @@ class PyAvVideo(FrameReader):
         return num_frames
 
     def _decode(self, needed: list[int]) -> dict[int, np.ndarray]:
-        with _decode_errors(self.path):
+        with decode_errors(self.path, *_ERRORS):
             if self._keys:
-                with suppress(*_UNREADABLE):
+                with suppress(DecodeError, *_ERRORS):
                     return self._read(needed, self._keys)
             return self._read(needed, [])
 
@@ -252,13 +252,3 @@ class PyAvVideo(FrameReader):
         if abs(a) + abs(d) < abs(b) + abs(c):
             pixels, a, d = pixels.swapaxes(0, 1), c, b
         return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-
-
-@contextmanager
-def _decode_errors(path: str) -> Iterator[None]:
-    """Turn errors of PyAV about a bad file into DecodeError."""
-    try:
-        yield
-    except (av.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DecodeError(path, f"{type(error).__name__}: {reason}") from error

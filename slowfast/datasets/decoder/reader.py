@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 
@@ -18,6 +18,16 @@ class DecodeError(RuntimeError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+@contextmanager
+def decode_errors(path: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn errors of a library about a bad file into DecodeError."""
+    try:
+        yield
+    except kinds as error:
+        reason = str(getattr(error, "strerror", None) or error).split("\n")[0]
+        raise DecodeError(path, f"{type(error).__name__}: {reason}") from error
 
 
 class FrameReader(AbstractContextManager):
