@@ -55,19 +55,13 @@ def parse() -> argparse.Namespace:
     command = add("op", "op.time_emim", "times of the EMIM backends, relative to the reference", has_cfg=False)
     command.add_argument("--precision", choices=PRECISIONS, default="fp32")
     add_sizes(command, clips=1, frames=16, size=14, heads=5, channels=64, window=7, rounds=5)
-    add_loader(add("loader", "loader.report_loading", "times of the stages of loading, and clips per second"))
-    return parser.parse_args()
-
-
-def add_loader(command: argparse.ArgumentParser) -> None:
-    size = "make JPEG frames of this size instead of reading data"
-    command.add_argument("--synthetic", metavar="WIDTHxHEIGHT", help=size)
-    plain = "time the recipe done frame by frame with Pillow too"
-    command.add_argument("--compare-plain", action="store_true", help=plain)
-    step = "say how many workers a training step of this time needs"
-    command.add_argument("--step-ms", type=positive(float), metavar="MS", help=step)
+    command = add("loader", "loader.report_loading", "times of the stages of loading, and clips per second")
+    command.add_argument("--synthetic", metavar="WIDTHxHEIGHT", help="make JPEG frames of this size, read no data")
+    command.add_argument("--compare-plain", action="store_true", help="time the recipe frame by frame with Pillow too")
+    command.add_argument("--step-ms", type=positive(float), metavar="MS", help="a training step, to name its workers")
     command.add_argument("--stages-only", action="store_true", help="leave out the loader with all its workers")
     command.add_argument("--rounds", type=positive(int), default=5, help="measurements of the stages, default 5")
+    return parser.parse_args()
 
 
 def main() -> None:

@@ -5,12 +5,14 @@ ensembles and comparisons from scores that tests have saved, python tools/test_n
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from slowfast.analysis.scores import compare, comparison_line, rescore
 from slowfast.engine.results import summary_line
+from slowfast.utils.errors import run_tool
 from slowfast.utils.metrics import ENSEMBLE_METHODS
 
 FROM_SCORES = """\
@@ -31,12 +33,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
         prog="test_net.py --from-scores", description=FROM_SCORES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="score file (.npz)")
-    parser.add_argument(
-        "--method",
-        choices=list(ENSEMBLE_METHODS),
-        help="how views become one score: sum of logits, mean of probabilities (for models whose logits differ in "
-        "scale), or largest logit; default: as in the test",
-    )
+    method = "how views become one score: mean_probability for models whose logits differ in scale; default: as tested"
+    parser.add_argument("--method", choices=list(ENSEMBLE_METHODS), help=method)
     parser.add_argument("--weights", nargs="+", type=float, metavar="W", help="one per file; default: equal")
     parser.add_argument("--compare", action="store_true", help="compare two files instead of combining them")
     parser.add_argument("--out", metavar="FOLDER", help="write the results there; default: print them only")
@@ -46,31 +44,25 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-def from_scores(argv: list[str]) -> int:
+def from_scores(argv: list[str]) -> None:
     args = parse(argv)
-    try:
-        if args.compare:
-            found = compare(*args.files, args.method, args.out)
-            print(f"A: {args.files[0]}\nB: {args.files[1]}\n{found['num_videos']} videos")
-            for key, name in (("top1", "top-1"), ("top5", "top-5"), ("mean_class", "mean class")):
-                print(comparison_line(name, found[key]))
-        else:
-            results = rescore(args.files, args.method, args.weights, args.out)
-            if len(args.files) > 1:
-                for run in results["runs"]:
-                    print(f"{run['file']}: top-1 {run['top1']:.2f} %, weight {run['weight']:g} ({run['protocol']})")
-            print(summary_line(results))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if args.compare:
+        found = compare(*args.files, args.method, args.out)
+        print(f"A: {args.files[0]}\nB: {args.files[1]}\n{found['num_videos']} videos")
+        for key, name in (("top1", "top-1"), ("top5", "top-5"), ("mean_class", "mean class")):
+            print(comparison_line(name, found[key]))
+    else:
+        results = rescore(args.files, args.method, args.weights, args.out)
+        for run in results["runs"] if len(args.files) > 1 else ():
+            print(f"{run['file']}: top-1 {run['top1']:.2f} %, weight {run['weight']:g} ({run['protocol']})")
+        print(summary_line(results))
     if args.out:
         print(f"results are in {args.out}")
-    return 0
 
 
 if __name__ == "__main__":
     if "--from-scores" in sys.argv:
-        sys.exit(from_scores([argument for argument in sys.argv[1:] if argument != "--from-scores"]))
+        run_tool(partial(from_scores, [argument for argument in sys.argv[1:] if argument != "--from-scores"]))
 
     from slowfast.engine.run import main  # takes seconds, which saved scores need not wait for
 

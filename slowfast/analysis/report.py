@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from slowfast.analysis.plots import plot_accuracies, plot_curves
 from slowfast.analysis.study import Run, Study, Table, check_folders, is_finished
 from slowfast.analysis.tables import in_yaml
 from slowfast.engine.results import read_epochs, read_results, write_json
@@ -30,20 +31,18 @@ HOW_TO_READ = (
 
 
 def write_report(study: Study, command: Sequence[str]) -> None:
-    """Write tables and pictures of the finished runs to the folder of a study; the report names the others.
+    """Write ``NAME.csv``, ``.md``, ``.png`` and ``_curves.png`` (and PDF) of every table, ``runs.csv``, ``study.json``.
 
-    Per table there are ``NAME.csv``, ``NAME.md``, ``NAME.png`` and ``NAME_curves.png`` (and PDF), for all together
-    ``runs.csv`` and ``study.json``.
+    They are about the finished runs, and name the others.
     """
     check_folders(study.runs)
     finished = [run for run in study.runs if is_finished(run)]
     if not finished:
         raise UserError(f"none of the {len(study.runs)} runs in {study.out} is finished: there is nothing to report")
-    configurations = {run.name: run.cfg for run in finished}
-    costs = {name: _count(cfg) for name, cfg in configurations.items()}
+    costs = {name: _count(cfg) for name, cfg in {run.name: run.cfg for run in finished}.items()}
     runs = pd.DataFrame([_read_run(run) | costs[run.name] for run in finished])
-    lines = runs.drop(columns=["curves", "versions"])
-    lines.to_csv(os.path.join(study.out, "runs.csv"), index=False, float_format="%.6g")
+    path = os.path.join(study.out, "runs.csv")
+    runs.drop(columns=["curves", "versions"]).to_csv(path, index=False, float_format="%.6g")
     facts = {key: runs[key].unique().tolist() for key in ("seed", "protocol", "device", "git_commit", "versions")}
     facts |= {"command": shlex.join(command), "written": time.strftime("%Y-%m-%d %H:%M:%S")}
     facts["not finished, not part of the means"] = [str(run) for run in study.runs if run not in finished]
@@ -117,8 +116,6 @@ def markdown(lines: pd.DataFrame) -> str:
 
 
 def _write_table(path: str, table: Table, settings: dict, runs: pd.DataFrame, facts: dict) -> None:
-    from slowfast.analysis.plots import plot_accuracies, plot_curves  # matplotlib: slow to import
-
     lines = summarize(table, settings, runs)
     lines.to_csv(f"{path}.csv", index=False, float_format="%.6g")
     with replacing(f"{path}.md") as file:

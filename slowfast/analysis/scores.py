@@ -9,27 +9,25 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from slowfast.engine.results import Scores, load_scores, measure, write_json, write_results
 from slowfast.utils.errors import UserError
+from slowfast.utils.files import make_folder
 from slowfast.utils.metrics import ENSEMBLE_METHODS, METHOD, accuracy_summary, ensemble, paired_differences
 
 
 def rescore(
     paths: Sequence[str], method: str | None = None, weights: list[float] | None = None, output_dir: str | None = None
 ) -> dict:
-    """Return the content of ``test_results.json`` for one score file, or for an ensemble of several.
+    """Return the content of ``test_results.json`` for one score file, or for an ensemble of several by ``weights``.
 
-    Args:
-        paths: score files of the same videos in any order; their numbers of views may differ.
-        method: a name of ``metrics.ENSEMBLE_METHODS``; None is that of the files.
-        weights: of the runs, see ``combine``.
-        output_dir: folder for all files that a test writes; None writes nothing.
+    ``method`` is a name of ENSEMBLE_METHODS, or None for that of the files. All files of a test go to ``output_dir``.
     """
     runs = align([load_scores(path) for path in paths])
-    method = _common_method(runs) if method is None else method
+    method = method or _common_method(runs)
     scores = combine(runs, method, weights)
     members = [
         {
@@ -39,7 +37,7 @@ def rescore(
             "checkpoint": run.facts.get("checkpoint"),
             **accuracy_summary(combine([run], method), run.labels),
         }
-        for run, weight in zip(runs, weights or [1.0] * len(runs), strict=True)
+        for run, weight in zip(runs, weights or [1.0] * len(runs))
     ]
     protocol = " + ".join(dict.fromkeys(member["protocol"] for member in members))
     prefix = f"ensemble of {len(runs)}: " if len(runs) > 1 else ""
@@ -56,8 +54,7 @@ def rescore(
 def compare(path_a: str, path_b: str, method: str | None = None, output_dir: str | None = None) -> dict:
     """Compare two score files of the same videos, by ``method`` or each by its own; write ``comparison.json`` if asked.
 
-    Returns:
-        For top1, top5 and mean_class: ``a``, ``b``, ``difference`` (percentage points, B minus A), ``interval95``.
+    top1, top5 and mean_class have each ``a``, ``b``, ``difference`` (percentage points, B minus A) and ``interval95``.
     """
     runs = align([load_scores(path) for path in (path_a, path_b)])
     scores = [combine([run], method or _common_method([run])) for run in runs]
@@ -84,20 +81,13 @@ def comparison_line(name: str, found: dict) -> str:
 
 def align(runs: Sequence[Scores]) -> list[Scores]:
     """Return the runs with the videos of each in the order of the first one; runs of other tasks are refused."""
-    first = runs[0]
-    position = np.argsort(_canonical_order(first))
-    aligned = [first]
-    for run in runs[1:]:
-        _check_same_task(first, run)
-        # A path may be listed twice: sorted by label too, equal lines fall on each other.
-        index = _canonical_order(run)[position]
-        differing = np.flatnonzero(run.labels[index] != first.labels)
-        if len(differing):
-            video = differing[0]
-            raise UserError(
-                f"{len(differing)} videos have other labels in {run.path} than in {first.path}, such as "
-                f"{first.videos[video]}: {run.labels[index][video]} there, {first.labels[video]} here"
-            )
+    # A path may be listed twice: sorted by label too, equal lines fall on each other.
+    orders = [np.lexsort((run.labels, run.videos)) for run in runs]
+    position = np.argsort(orders[0])
+    aligned = [runs[0]]
+    for run, order in zip(runs[1:], orders[1:]):
+        _check_same_task(runs[0], run)
+        index = order[position]
         aligned.append(replace(run, videos=run.videos[index], labels=run.labels[index], logits=run.logits[index]))
     return aligned
 
@@ -110,30 +100,23 @@ def combine(runs: Sequence[Scores], method: str, weights: Sequence[float] | None
     or largest logits (max) is taken. A video without a score in one of the runs has none.
     """
     weights = np.ones(len(runs)) if weights is None else np.asarray(weights)
-    if len(weights) != len(runs):
-        raise UserError(f"{len(weights)} weights for {len(runs)} score files, they must be as many")
-    if not (np.isfinite(weights).all() and min(weights) >= 0 and sum(weights) > 0):
-        raise UserError(f"weights must not be negative, and one at least must be positive, found {weights.tolist()}")
+    if len(weights) != len(runs) or not (np.isfinite(weights).all() and min(weights) >= 0 and sum(weights) > 0):
+        allowed = "one for each, none negative, not all 0"
+        raise UserError(f"weights of {len(runs)} score files are {weights.tolist()}; allowed: {allowed}")
     if len(runs) == 1:
         return ensemble(runs[0].logits, method)  # to the last digit the scores of the test
-    shares = weights / weights.sum()
-    total = np.zeros(runs[0].logits[:, 0].shape)
-    for run, share in zip(runs, shares, strict=True):
-        num_summed = run.logits.shape[1] if method == "sum_logits" else 1
-        total += share / num_summed * ensemble(run.logits, method)
-    return total
-
-
-def _canonical_order(run: Scores) -> np.ndarray:
-    return np.lexsort((run.labels, run.videos))
+    num_summed = [run.logits.shape[1] if method == "sum_logits" else 1 for run in runs]
+    return sum(
+        share / num * ensemble(run.logits, method) for run, num, share in zip(runs, num_summed, weights / weights.sum())
+    )
 
 
 def _check_same_task(first: Scores, run: Scores) -> None:
-    here, there = Counter(first.videos.tolist()), Counter(run.videos.tolist())
+    here, there = (Counter(zip(each.videos.tolist(), each.labels.tolist())) for each in (first, run))
     if here != there:
-        only = ((first.path, here - there), (run.path, there - here))
-        counts = [f"{videos.total()} only in {path}, such as {next(iter(videos))}" for path, videos in only if videos]
-        raise UserError(f"the score files are not about the same videos: {'; '.join(counts)}")
+        only = [(one.path, mine - other) for one, mine, other in ((first, here, there), (run, there, here))]
+        found = [f"{pairs.total()} only in {path}, such as {next(iter(pairs))}" for path, pairs in only if pairs]
+        raise UserError(f"the score files are not about the same videos and labels: {'; '.join(found)}")
     if first.logits.shape[2] != run.logits.shape[2]:
         raise UserError(f"{first.path} has {first.logits.shape[2]} classes, {run.path} has {run.logits.shape[2]}")
     for label, names in enumerate(zip(first.class_names or (), run.class_names or ())):
@@ -163,7 +146,4 @@ def _bad_videos(runs: Sequence[Scores], scores: np.ndarray) -> list[dict]:
 def _make_folder(output_dir: str, paths: Sequence[str]) -> None:
     if os.path.realpath(output_dir) in {os.path.realpath(os.path.dirname(path) or ".") for path in paths}:
         raise UserError(f"--out {output_dir} is the folder of a score file, whose own results would be lost")
-    try:
-        os.makedirs(output_dir, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {output_dir} cannot be made: {error.strerror}") from error
+    make_folder(Path(output_dir))

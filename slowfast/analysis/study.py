@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
-from slowfast.config import CONFIG_FILE, load_cfg
+from slowfast.config import CONFIG_FILE, configuration_name, load_cfg
 from slowfast.config.defaults import get_cfg
 from slowfast.config.parser import CfgNode, flat_settings, read_yaml
 from slowfast.engine.checkpoint import list_checkpoints
@@ -122,27 +122,18 @@ def build_study(tables: Mapping[str, dict], seeds: Sequence[int], out: str, over
         for seed in seeds  # outside: half a study can be compared already
         for name in dict.fromkeys(shared[name] for name in files)
     ]
-    built = {}
-    for table, content in tables.items():
-        own = {row: shared[row] for row in rows[table]}
-        built[table] = Table(content.get("title") or table, content.get("baseline") or "", own)
+    built = {
+        table: Table(content.get("title") or table, content.get("baseline") or "", {row: shared[row] for row in own})
+        for (table, content), own in zip(tables.items(), rows.values())
+    }
     return Study(out, built, runs)
 
 
-def configuration_name(file: str) -> str:
-    """Return the name of a configuration: that of its file, or of its folder if the file is called config.yaml."""
-    path = Path(os.path.abspath(file))
-    return path.parent.name if path.name == CONFIG_FILE else path.stem
-
-
 def _files(patterns: Iterable[str]) -> list[str]:
-    files: dict[str, None] = {}
-    for pattern in patterns:
-        found = sorted(glob.glob(pattern))
-        if not found:
-            raise UserError(f"no configuration file fits {pattern} (looked in {os.getcwd()})")
-        files |= dict.fromkeys(found)
-    return list(files)
+    found = {pattern: sorted(glob.glob(pattern)) for pattern in patterns}
+    for pattern in (pattern for pattern, files in found.items() if not files):
+        raise UserError(f"no configuration file fits {pattern} (looked in {os.getcwd()})")
+    return list(dict.fromkeys(file for files in found.values() for file in files))
 
 
 def _resolve(file: str, overrides: Sequence[Any]) -> CfgNode:
@@ -154,12 +145,10 @@ def _resolve(file: str, overrides: Sequence[Any]) -> CfgNode:
 
 
 def relevant_settings(dumped: str) -> dict[str, Any]:
-    """Return the settings of a dumped configuration that decide on the result of a run, by full key.
-
-    A key that did not exist when it was written has its default: the same was computed then.
-    """
-    defaults, stored = (flat_settings(yaml.load(text, _FastLoader)) for text in (get_cfg().dump(), dumped))
-    return {key: value for key, value in {**defaults, **stored}.items() if not key.startswith(WITHOUT_EFFECT)}
+    """Return the settings of a dumped configuration that decide on the result of a run, by full key."""
+    # A key that did not exist when it was written has its default: the same was computed then.
+    found = flat_settings(get_cfg()) | flat_settings(yaml.load(dumped, _FastLoader))
+    return {key: value for key, value in found.items() if not key.startswith(WITHOUT_EFFECT)}
 
 
 def check_folders(runs: Iterable[Run]) -> None:
@@ -194,10 +183,9 @@ def is_finished(run: Run) -> bool:
 
 
 def run_missing(study: Study, jobs: int = 1) -> list[Run]:
-    """Run every run that is not finished, ``jobs`` at a time; return the runs that failed.
+    """Run every run that is not finished, ``jobs`` at a time, which share cores and GPUs; return those that failed.
 
-    Cores and GPUs are divided among the runs, a process per GPU. An exception, such as that of a signal, asks the runs
-    to save and end first; the same call resumes them.
+    An exception, such as that of a signal, asks the runs to save and end first; the same call resumes them.
     """
     os.makedirs(study.out, exist_ok=True)
     with locked(study.out) as lock:
@@ -237,9 +225,8 @@ def _start(run: Run, gpus: Sequence[str], jobs: int, lock: int) -> subprocess.Po
     command += ["RNG_SEED", str(run.seed), "OUTPUT_DIR", run.folder]
     environment = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // (jobs * num))), **os.environ}
     environment |= {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
-    path = os.path.join(run.folder, CONSOLE)
-    logger.info("%s: started, output in %s", run, path)
-    with open(path, "ab") as console:
+    logger.info("%s: started, output in %s/%s", run, run.folder, CONSOLE)
+    with open(os.path.join(run.folder, CONSOLE), "ab") as console:
         # A session of its own: Ctrl-C reaches this process only, which lets the runs save first.
         streams = {"stdin": subprocess.DEVNULL, "stdout": console, "stderr": subprocess.STDOUT}
         return subprocess.Popen(command, env=environment, pass_fds=(lock,), start_new_session=True, **streams)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import yaml
 
-from slowfast.analysis.study import configuration_name
-from slowfast.config import CONFIG_FILE, load_cfg
+from slowfast.config import CONFIG_FILE, configuration_name, load_cfg
 from slowfast.config.parser import BASE_KEY, flat_settings, read_bases, read_yaml
 from slowfast.models.complexity import view_gflops
 from slowfast.utils.errors import UserError
+from slowfast.utils.files import read_text
 
 RESULTS = Path("exp/results.csv")
 PAGE = Path("exp/README.md")
@@ -28,17 +28,17 @@ FIGURES = ("paper: top-1 / top-5", "GFLOPs x clips x crops")
 def read_accuracies(path: Path = RESULTS) -> dict[str, dict[str, str]]:
     """Return the lines of exp/results.csv by name, in their order: percentages as printed, "" where there is none."""
     found: dict[str, dict[str, str]] = {}
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        if tuple(rows.fieldnames or ()) != COLUMNS:
-            raise UserError(f"{path}:1: the columns must be {','.join(COLUMNS)}, found {rows.fieldnames}")
-        for number, row in enumerate(rows, 2):
-            if None in row or None in row.values() or row["name"] in found:
-                raise UserError(f"{path}:{number}: expected a name of its own and {len(COLUMNS)} fields, found {row}")
-            for key in (key for key in COLUMNS if "top" in key):
-                if not re.fullmatch(r"\d{1,2}\.\d+|100\.0+|", row[key]):
-                    raise UserError(f"{path}:{number}: {key} is {row[key]!r}, not a percentage such as 58.8")
-            found[row["name"]] = row
+    header, *lines = csv.reader(read_text(path).splitlines())
+    if tuple(header) != COLUMNS:
+        raise UserError(f"{path}:1: the columns must be {','.join(COLUMNS)}, found {','.join(header)}")
+    for number, fields in enumerate(lines, 2):
+        if len(fields) != len(COLUMNS) or fields[0] in found:
+            raise UserError(f"{path}:{number}: expected a name of its own and {len(COLUMNS)} fields, found {fields}")
+        row = dict(zip(COLUMNS, fields))
+        for key in (key for key in COLUMNS if "top" in key):
+            if not re.fullmatch(r"\d{1,2}\.\d+|100\.0+|", row[key]):
+                raise UserError(f"{path}:{number}: {key} is {row[key]!r}, not a percentage such as 58.8")
+        found[row["name"]] = row
     return found
 
 
@@ -78,7 +78,6 @@ def make_page(page: str, counted: dict[str, float] | None = None) -> str:
 
 
 def _accuracies(row: dict[str, str]) -> str:
-    """Return what a paper reports, with its name, and what was measured here."""
     paper, ours = (" / ".join(filter(None, (row.get(f"{of}_top1"), row.get(f"{of}_top5")))) for of in ("paper", "our"))
     paper = f"{paper} ({row['source']})" if paper else "–"
     return f"{paper}; ours {ours}" if ours else paper

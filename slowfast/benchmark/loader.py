@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageEnhance, ImageOps
 
-from slowfast.benchmark.op import find_device, machine_line
+from slowfast.benchmark.op import machine_line
 from slowfast.config import load_cfg
 from slowfast.datasets.augment.on_device import build_train_batch_transform
 from slowfast.datasets.augment.rand_augment import GEOMETRIC, Operation
@@ -29,6 +29,7 @@ from slowfast.datasets.augment.warp import VALUE_TABLES
 from slowfast.datasets.build import build_dataset
 from slowfast.datasets.loader import collate, construct_loader
 from slowfast.datasets.video_dataset import BadVideo, Sample, TrainVideos
+from slowfast.utils.distributed import choose_device
 from slowfast.utils.errors import UserError
 
 # Workers do all but the last, which includes the transfer to the training device.
@@ -42,7 +43,7 @@ def report_loading(
     """Time the stages of loading and the whole loader; return the table as text, and the figures."""
     settings = load_cfg(cfg, opts).clone()
     settings.defrost()
-    device = find_device(settings.DEVICE)
+    device = choose_device(settings.DEVICE, 0)
     with tempfile.TemporaryDirectory() as folder:
         if synthetic:
             _use_synthetic_frames(settings, Path(folder), synthetic)

@@ -12,21 +12,17 @@ import torch.nn.functional as F
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from slowfast.analysis.study import configuration_name
-from slowfast.benchmark.op import DTYPES, find_device, machine_line, time_in_turn
-from slowfast.config import load_cfg
+from slowfast.benchmark.op import DTYPES, machine_line, time_in_turn
+from slowfast.config import configuration_name, load_cfg
 from slowfast.engine.test import autocast
 from slowfast.models import build_model
 from slowfast.models.complexity import count_macs, count_parameters
+from slowfast.utils.distributed import choose_device
 from slowfast.utils.errors import UserError
 
 
 def count_flops(cfg: str, opts: Sequence[str]) -> tuple[str, dict]:
-    """Count the parameters of a configuration, and its multiply-accumulates for one training clip.
-
-    Args:
-        cfg: its file.
-        opts: KEY VALUE pairs over it.
+    """Count the parameters of a configuration (a file), and its multiply-accumulates for one training clip.
 
     Returns:
         The table as text; and ``parameters`` and ``gflops``, also ``by_stage`` and ``by_kind`` of operator.
@@ -60,12 +56,8 @@ def time_models(
 
     Args:
         cfg: configuration file of the model that the others are compared with.
-        against: further configuration files, of clips of the same size.
-        opts: KEY VALUE pairs over all of them.
+        against: further configuration files, of clips of the same size; ``opts`` are over all of them.
         precision: names in ``DTYPES``; forward passes have weights of that type, training steps autocast.
-        device: auto, cpu or cuda.
-        clips: size of the batch.
-        rounds: measurements of each.
 
     Returns:
         The table as text; and ``machine``, ``clip`` and a list of ``models``: ``name``, ``precision``, the medians
@@ -76,7 +68,7 @@ def time_models(
     sizes = {name: _clip_size(settings) for name, settings in cfgs.items()}
     if len(set(sizes.values())) > 1:
         raise UserError(f"clips (DATA.NUM_FRAMES, DATA.TRAIN_CROP_SIZE) must be of one size, found {sizes}")
-    size, where = next(iter(sizes.values())), find_device(device)
+    size, where = next(iter(sizes.values())), choose_device(device, 0)
     batch = torch.randn(clips, 3, *size, device=where)
     models = {name: build_model(settings) for name, settings in cfgs.items()}
     lines = [machine_line(where), f"batches of {clips} x {_text(size)}, medians of {rounds} rounds in turn"]

@@ -13,7 +13,7 @@ import torch
 from torch.utils.benchmark import Timer
 
 from slowfast.ops.emim import BACKENDS, EmimRules, MotionWeights, emim_attention
-from slowfast.utils.errors import UserError
+from slowfast.utils.distributed import choose_device
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # A measurement repeats a short function for this long.
@@ -23,12 +23,8 @@ _MIN_RUN_SEC = 0.05
 def time_in_turn(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Time functions in turn, so that all see the same disturbances of the machine.
 
-    Args:
-        functions: by name, without arguments.
-        rounds: measurements of each, every one after calls that are not counted.
-
     Returns:
-        For each name the median milliseconds of a call, work that is queued on a GPU included.
+        For each name the median milliseconds of a call over the rounds, work that is queued on a GPU included.
     """
     threads = torch.get_num_threads()
     timers = {name: Timer("run()", globals={"run": run}, num_threads=threads) for name, run in functions.items()}
@@ -42,23 +38,12 @@ def time_in_turn(functions: Mapping[str, Callable[[], object]], rounds: int) -> 
 def time_emim(
     clips: int, frames: int, size: int, heads: int, channels: int, window: int, precision: str, device: str, rounds: int
 ) -> tuple[str, dict]:
-    """Time EMIM attention with every backend that can run.
-
-    Args:
-        clips: size of the batch.
-        frames: frames of a clip.
-        size: side of the token grid.
-        heads: attention heads.
-        channels: channels per head.
-        window: side of the window.
-        precision: a name in ``DTYPES``, of all tensors.
-        device: auto, cpu or cuda.
-        rounds: measurements of each backend.
+    """Time EMIM attention with every backend that can run: ``size`` x ``size`` tokens, ``channels`` of each head.
 
     Returns:
         The table as text; and ``machine``, ``title`` and ``times``: by backend ``forward_ms`` and ``step_ms``.
     """
-    device = find_device(device)
+    device = choose_device(device, 0)
 
     def draw(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, dtype=DTYPES[precision], device=device, requires_grad=True)
@@ -94,18 +79,11 @@ def _step(run: Callable[[], torch.Tensor], inputs: Sequence[torch.Tensor]) -> No
     torch.autograd.grad(out, inputs, torch.ones_like(out))
 
 
-def find_device(name: str) -> torch.device:
-    """Return the device of a name; auto is a GPU where there is one."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device is cuda, which PyTorch does not find here; allowed: auto, cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 def machine_line(device: torch.device) -> str:
     """Return device, threads, version and date, without which a time means nothing."""
     cpu_info = Path("/proc/cpuinfo")
     lines = cpu_info.read_text().splitlines() if cpu_info.exists() else []
     cpu = next((line.split(": ", 1)[-1] for line in lines if line.startswith("model name")), platform.machine())
     gpu = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, " if device.type == "cuda" else ""
-    threads = f"{torch.get_num_threads()} threads"
-    return f"{gpu}{cpu}, {threads}, torch {torch.__version__}, {time.strftime('%Y-%m-%d', time.gmtime())}"
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    return f"{gpu}{cpu}, {torch.get_num_threads()} threads, torch {torch.__version__}, {today}"

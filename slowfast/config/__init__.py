@@ -39,6 +39,12 @@ def default_output_dir(path: str) -> str:
     return os.path.join("output", *filter(None, folders), os.path.splitext(name)[0])
 
 
+def configuration_name(path: str) -> str:
+    """Return the name of a configuration: that of its file, or of its folder if the file is called config.yaml."""
+    folder, name = os.path.split(os.path.abspath(path))
+    return os.path.basename(folder) if name == CONFIG_FILE else os.path.splitext(name)[0]
+
+
 def training_command(path: str) -> str:
     """Return the command that trains the configuration at ``path``, from the folder of the repository."""
     folder, name = os.path.split(path)

@@ -38,10 +38,7 @@ class Process:
 def process_group(device: str = "auto", backend: str = "auto", timeout_min: float = 30.0) -> Iterator[Process]:
     """Join the process group that torchrun's or SLURM's variables describe, and leave it at the end.
 
-    Args:
-        device: auto | cpu | cuda.
-        backend: auto (nccl on CUDA, else gloo) | nccl | gloo.
-        timeout_min: minutes that the start and each collective may take.
+    ``backend`` auto is nccl on CUDA, else gloo; the start and each collective may take ``timeout_min`` minutes.
     """
     os.environ.update(slurm_environment(os.environ))
     rank, world_size, local_rank = _place(os.environ)
@@ -97,17 +94,15 @@ def _place(environ: Mapping[str, str]) -> tuple[int, int, int]:
     """Return rank, world size and local rank; half a description of them is refused."""
     if "RANK" not in environ and "WORLD_SIZE" not in environ:
         return 0, 1, 0
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR"):
-        value = environ.get(name, "")
-        if not value or (name != "MASTER_ADDR" and not value.isdecimal()):
-            raise UserError(
-                f"the environment describes one of several processes, but {name} is {value or 'not set'}; start them "
-                "with exp/launch.sh, torchrun or srun, or unset RANK and WORLD_SIZE for a process alone"
-            )
-    rank, world_size = int(environ["RANK"]), int(environ["WORLD_SIZE"])
-    if rank >= world_size:
-        raise UserError(f"RANK is {rank}, WORLD_SIZE {world_size}; allowed: RANK from 0 to WORLD_SIZE - 1")
-    return rank, world_size, int(environ["LOCAL_RANK"])
+    found = {name: environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")}
+    is_number = all(value.isdecimal() for value in found.values())
+    if not (is_number and environ.get("MASTER_ADDR") and int(found["RANK"]) < int(found["WORLD_SIZE"])):
+        raise UserError(
+            f"the environment describes one of several processes, but not wholly: {found} and MASTER_ADDR "
+            f"{environ.get('MASTER_ADDR', '')!r}; RANK must be below WORLD_SIZE. Start them with exp/launch.sh, "
+            "torchrun or srun, or unset RANK and WORLD_SIZE for a process alone"
+        )
+    return int(found["RANK"]), int(found["WORLD_SIZE"]), int(found["LOCAL_RANK"])
 
 
 def choose_device(name: str, local_rank: int) -> torch.device:
@@ -145,9 +140,10 @@ def gather_to_main(value: Any) -> list[Any] | None:
 
 def gather_to_all(value: Any) -> list[Any]:
     """Return the picklable ``value`` of every process, in order of rank, on every process."""
-    gathered = [value] * (dist.get_world_size() if dist.is_initialized() else 1)
-    if dist.is_initialized():
-        dist.all_gather_object(gathered, value)
+    if not dist.is_initialized():
+        return [value]
+    gathered = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, value)
     return gathered
 
 

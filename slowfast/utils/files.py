@@ -44,8 +44,7 @@ def replacing(path: str | Path, mode: str = "w") -> Iterator[IO]:
 def locked(folder: str | Path) -> Iterator[int]:
     """Let one process at a time write to a folder; the others wait, which the log says.
 
-    The lock ends with the process, or with the last child that was forked meanwhile or started with the file descriptor
-    which this yields (``pass_fds``).
+    The lock ends with the process and its children that were forked or given the yielded descriptor (``pass_fds``).
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -90,9 +91,11 @@ def progress_bar(
     Without ``plain_lines`` the caller logs lines of its own when there is no bar (``disable`` is True). ``options`` are
     those of tqdm, such as ``initial`` and ``unit``; with None for ``iterable`` the caller updates the bar.
     """
+    if is_main and plain_lines and not _has_width(sys.stderr):
+        options |= {"mininterval": _PLAIN_PERIOD_SEC, "miniters": 0, "file": io.StringIO()}
+        return _PlainProgress(iterable, description, total, leave=False, **options)
     is_disabled = not (is_main and _has_width(sys.stderr))
-    kind = _PlainProgress if is_disabled and is_main and plain_lines else tqdm
-    return kind(iterable, description, total, disable=is_disabled, dynamic_ncols=True, leave=False, **options)
+    return tqdm(iterable, description, total, disable=is_disabled, dynamic_ncols=True, leave=False, **options)
 
 
 def _has_width(stream: TextIO | None) -> bool:
@@ -104,22 +107,9 @@ def _has_width(stream: TextIO | None) -> bool:
 
 
 class _PlainProgress(tqdm):
-    """Progress as lines of the log; the bar itself is disabled."""
+    """Progress as lines of the log, where tqdm would draw its bar."""
 
-    def __init__(self, iterable: Iterable | None, description: str, *args, **options) -> None:
-        super().__init__(iterable, description, *args, **options)
-        self._label, self._initial, self._begin = description, self.n, time.monotonic()
-        self._next_line = self._begin + _PLAIN_PERIOD_SEC
-
-    def __iter__(self) -> Iterator:
-        for item in self.iterable:
-            yield item
-            self.update()
-
-    def update(self, n: int = 1) -> None:
-        self.n += n
-        now = time.monotonic()
-        if now >= self._next_line and self.n < self.total:
-            self._next_line = now + _PLAIN_PERIOD_SEC
-            left = (now - self._begin) / (self.n - self._initial) * (self.total - self.n)
-            logger.info("%s: %d/%d, %s left", self._label, self.n, self.total, format_duration(left))
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        if msg is None and self.initial < self.n < self.total:  # neither the begin nor the end
+            left = (time.time() - self.start_t) / (self.n - self.initial) * (self.total - self.n)
+            logger.info("%s: %d/%d, %s left", self.desc, self.n, self.total, format_duration(left))

@@ -83,20 +83,15 @@ def accuracy_intervals(scores: np.ndarray, labels: np.ndarray) -> dict[str, list
 
 
 def paired_differences(scores_a: np.ndarray, scores_b: np.ndarray, labels: np.ndarray) -> dict[str, dict]:
-    """Return by how many percentage points B, (M, K), is better than A, (M, K): ``difference`` and ``interval95``.
-
-    The same videos are drawn for both, so that what is hard for both does not widen the interval.
-    """
+    """Return by how many percentage points B, (M, K), is better than A, (M, K): ``difference`` and ``interval95``."""
+    # The same videos are drawn for both, so that what is hard for both does not widen the interval.
     gains = {k: topk_correct(scores_b, labels, k) * 1.0 - topk_correct(scores_a, labels, k) for k in (1, 5)}
     one_class = np.zeros_like(labels)
-    found = {"top1": (gains[1], one_class), "top5": (gains[5], one_class), "mean_class": (gains[1], labels)}
-    return {
-        name: {
-            "difference": 100.0 * float(_class_mean(gain, classes)),
-            "interval95": [100.0 * float(end) for end in _bootstrap_interval(gain, classes)],
-        }
-        for name, (gain, classes) in found.items()
-    }
+    found = {}
+    for name, k, classes in (("top1", 1, one_class), ("top5", 5, one_class), ("mean_class", 1, labels)):
+        interval = [100.0 * float(end) for end in _bootstrap_interval(gains[k], classes)]
+        found[name] = {"difference": 100.0 * float(_class_mean(gains[k], classes)), "interval95": interval}
+    return found
 
 
 def seed_interval(values: Sequence[float]) -> tuple[float, float | None]:

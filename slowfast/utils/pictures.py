@@ -37,13 +37,8 @@ def draw_batch(
     """Draw the first clips of a batch, one a row below its classes, frames evenly spread from the first to the last.
 
     Args:
-        clips: float (B, 3, T, H, W), normalised, on any device; B at least 1.
-        targets: (B, K): smoothed, and mixed of at most two classes.
-        mean: see DATA.MEAN.
-        std: see DATA.STD.
-        label_smoothing: weight of the uniform distribution in the targets.
-        class_names: K names, or None for numbers.
-        title: first line of the picture.
+        clips: float (B, 3, T, H, W), normalised by ``mean`` and ``std``, on any device.
+        targets: (B, K): smoothed by ``label_smoothing``, and mixed of at most two classes.
 
     Returns:
         The picture, uint8 (height, width, 3).
@@ -58,17 +53,13 @@ def draw_batch(
     shown = F.interpolate(shown.transpose(1, 2).flatten(0, 1), scale_factor=factor, mode="nearest").byte()
     rows = F.pad(shown, (0, _GAP), value=255).permute(0, 2, 3, 1).unflatten(0, (-1, len(chosen)))  # (B, T, H, W, 3)
     strips = rows.transpose(1, 2).flatten(2, 3).numpy()  # (B, H, T W, 3)
-    page = Image.new(
-        "RGB",
-        (max(strips.shape[2], _MIN_WIDTH), _TITLE + len(strips) * (_CAPTION + strips.shape[1] + _GAP)),
-        (255, 255, 255),
-    )
-    draw = ImageDraw.Draw(page)
+    pitch = _CAPTION + strips.shape[1] + _GAP
+    page = Image.new("RGB", (max(strips.shape[2], _MIN_WIDTH), _TITLE + len(strips) * pitch), (255, 255, 255))
     numbers = ", ".join(str(index + 1) for index in chosen)
-    _write(draw, (_GAP, 8), f"{title}; frames {numbers} of {num_frames}, {width} x {height} px", page.width)
+    _write(page, 8, f"{title}; frames {numbers} of {num_frames}, {width} x {height} px")
     for row, (strip, target) in enumerate(zip(strips, targets.float().cpu().numpy())):
-        top = _TITLE + row * (_CAPTION + strip.shape[0] + _GAP)
-        _write(draw, (_GAP, top + 4), describe_target(target, label_smoothing, class_names), page.width)
+        top = _TITLE + row * pitch
+        _write(page, top + 4, describe_target(target, label_smoothing, class_names))
         page.paste(Image.fromarray(strip), (0, top + _CAPTION))
     return np.asarray(page)
 
@@ -81,15 +72,15 @@ def describe_target(target: np.ndarray, label_smoothing: float, class_names: Seq
     return " + ".join(f"{100 * shares[label]:.0f} % {name}" for label, name in zip(labels, names))
 
 
-def _write(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, width: int) -> None:
+def _write(page: Image.Image, top: int, text: str) -> None:
     """Write one line, shortened where the page ends."""
+    draw = ImageDraw.Draw(page)
     # Matplotlib brings a font that has more than the Latin alphabet; importing it would take half a second.
     folder = importlib.util.find_spec("matplotlib").submodule_search_locations[0]
     font = ImageFont.truetype(os.path.join(folder, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf"), 15)
-    shown = text
-    while draw.textlength(shown, font=font) > width - 2 * _GAP:
-        shown = f"{shown[:-2]}…"
-    draw.text(corner, shown, fill=(30, 30, 30), font=font)
+    while draw.textlength(text, font=font) > page.width - 2 * _GAP:
+        text = f"{text[:-2]}…"
+    draw.text((_GAP, top), text, fill=(30, 30, 30), font=font)
 
 
 def write_png(pixels: np.ndarray, path: str) -> None:
@@ -99,13 +90,7 @@ def write_png(pixels: np.ndarray, path: str) -> None:
 
 
 def plot_learning_curves(train: Sequence[dict], val: Sequence[dict], path: str) -> None:
-    """Draw training loss, and training and validation top-1, over epochs.
-
-    Args:
-        train: entries with ``epoch``, ``loss`` and ``top1`` (percent).
-        val: entries with ``epoch`` and ``top1`` (percent); may be empty.
-        path: PNG file to write.
-    """
+    """Draw ``loss`` of training, and ``top1`` (percent) of training and validation (perhaps none), by ``epoch``."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -127,9 +112,9 @@ def plot_learning_curves(train: Sequence[dict], val: Sequence[dict], path: str) 
 
 def plot_confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str) -> None:
     """Draw counts (K, K), rows the true class, as shares of each row; names only where they can be read."""
-    num_classes = len(matrix)
     from matplotlib.figure import Figure
 
+    num_classes = len(matrix)
     side = min(4 + 0.32 * num_classes, 16)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axis = figure.subplots()

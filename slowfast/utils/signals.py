@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,10 +16,7 @@ class Terminated(Exception):
 
 
 class StopRequest:
-    """A context in which SIGTERM, which schedulers send before they kill, and SIGINT (Ctrl-C) only note a request.
-
-    A second SIGINT raises KeyboardInterrupt. Outside the main thread, where Python handles no signals, nothing changes.
-    """
+    """A context in which SIGTERM and SIGINT (Ctrl-C) only note a request; a second SIGINT raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.is_requested = False
@@ -28,10 +24,7 @@ class StopRequest:
         self._place: str | None = None  # set where stopping at once loses nothing
 
     def __enter__(self) -> StopRequest:
-        self._previous = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._note)
+        self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
     def __exit__(self, *_) -> None:

@@ -1,13 +1,13 @@
 """Studies without training: their runs, their files, and what a report makes of known numbers."""
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import yaml
 
 from slowfast.analysis.plots import plot_accuracies, plot_curves
 from slowfast.analysis.report import markdown, summarize
-from slowfast.analysis.study import Table, build_study, configuration_name, read_study, relevant_settings
+from slowfast.analysis.study import Table, build_study, read_study, relevant_settings
+from slowfast.config import configuration_name
 from slowfast.utils.errors import UserError
 
 
@@ -137,20 +137,15 @@ def test_table_of_known_numbers(runs):
     assert "| 90.00 " in text and "1000" in text
 
 
-def test_pictures_have_names_and_intervals_within_what_an_accuracy_can_be(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(plt, "close", figures.append)
+def test_pictures_have_names_and_intervals_within_what_an_accuracy_can_be(tmp_path):
     names = [f"row_{number}$" for number in range(20)]
     lines = pd.DataFrame({"config": names, "gflops": 85.2, "top1": 50.0, "top1_plus_minus": [80.0] * 19 + [None]})
-    plot_accuracies(lines, {name: [49.0, 51.0] for name in names}, str(tmp_path / "top1"))
+    (axis,) = plot_accuracies(lines, {name: [49.0, 51.0] for name in names}, str(tmp_path / "top1")).axes
     # Epochs that not all seeds have are left out; a configuration may have nothing.
     curves = {"a": [[{1: 10.0, 2: 20.0, 3: 90.0}, {2: 40.0, 1: 30.0}], [{1: 2.0}, {1: 1.0}]], "b": [[{}], [{}]]}
-    plot_curves(curves, str(tmp_path / "curves"))
-    monkeypatch.undo()
-    (axis,), (top1, _) = (figure.axes for figure in figures)
+    figure = plot_curves(curves, str(tmp_path / "curves"))
     assert [label.get_text() for label in axis.get_yticklabels()] == [f"{name}\n85.2 GFLOPs" for name in names]
     assert axis.get_xlim()[0] >= -2 and axis.get_xlim()[1] <= 102
-    assert top1.lines[0].get_xydata().tolist() == [[1, 20], [2, 30]]
-    assert [text.get_text() for text in figures[1].legends[0].get_texts()] == ["a", "b"]
+    assert figure.axes[0].lines[0].get_xydata().tolist() == [[1, 20], [2, 30]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.pdf", "curves.png", "top1.pdf", "top1.png"]
-    plt.close("all")

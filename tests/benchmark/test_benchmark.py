@@ -1,11 +1,10 @@
 """The timing commands time what they say, and write what they print."""
 
-import importlib.util
 import json
 
 import pytest
 import torch
-from helpers_engine import ROOT
+from helpers_engine import ROOT, load_tool
 
 from slowfast.benchmark.model import peak_bytes
 from slowfast.utils.errors import UserError
@@ -17,14 +16,11 @@ TINY = [str(ROOT / "configs" / "_base_" / "uniformer_tiny.yaml"), "DATA.TRAIN_CR
 @pytest.fixture
 def benchmark(monkeypatch, tmp_path):
     """Run ``tools/benchmark.py`` in this process; return the content of its JSON file."""
-    spec = importlib.util.spec_from_file_location("benchmark_tool", ROOT / "tools" / "benchmark.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
 
     def run(*arguments):
         path = tmp_path / "figures.json"
         monkeypatch.setattr("sys.argv", ["benchmark.py", *arguments, "--json", str(path)])
-        tool.main()
+        load_tool("benchmark").main()
         return json.loads(path.read_text())
 
     return run
@@ -49,7 +45,7 @@ def test_backends_on_a_gpu(benchmark, precision):
 
 def test_a_gpu_that_is_not_there_is_named(benchmark, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(UserError, match="--device is cuda"):
+    with pytest.raises(UserError, match="DEVICE is cuda"):
         benchmark(*OP, "--device", "cuda")
 
 

@@ -1,11 +1,9 @@
 """The loader's benchmark: the plain pipeline makes the same clips, and the command prints what it should."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 import torch
-from helpers_engine import ROOT
+from helpers_engine import load_tool
 
 from slowfast.benchmark.loader import STAGES, _use_synthetic_frames, plain_clips, time_stages
 from slowfast.config.defaults import get_cfg
@@ -50,17 +48,13 @@ def test_every_stage_takes_time_and_undecodable_videos_are_left_out(cfg, tmp_pat
 
 @pytest.fixture
 def command(monkeypatch, tmp_path):
-    """Runs ``tools/benchmark.py loader`` in this process, for a new one imports torch anew."""
-    spec = importlib.util.spec_from_file_location("benchmark_tool", ROOT / "tools" / "benchmark.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-
+    """Runs ``tools/benchmark.py loader`` in this process."""
     config = tmp_path / "config.yaml"
     config.write_text("DATA: {SOURCE: frames, LABEL_PATH_TEMPLATE: '{}.txt'}\n")
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["benchmark.py", "loader", "--cfg", str(config), *map(str, arguments)])
-        tool.main()
+        load_tool("benchmark").main()
 
     return run
 

@@ -1,5 +1,6 @@
 """Runs of the tools as a user starts them, and what they leave."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -16,6 +17,14 @@ def run_tool(name, *arguments, launcher=(), **options):
     """Run a tool of the repository as a user does; return the finished process with its text output."""
     command = [sys.executable, *launcher, str(ROOT / "tools" / name), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
+
+
+def load_tool(name):
+    """Return the module of a tool, to call it in this process: a new one imports torch anew."""
+    spec = importlib.util.spec_from_file_location(f"tool_{name}", ROOT / "tools" / f"{name}.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return tool
 
 
 class Killed(BaseException):

@@ -66,11 +66,11 @@ def test_alone_there_is_no_group(environment):
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"WORLD_SIZE": 2}, "RANK is not set"),
-        ({"RANK": "one", "WORLD_SIZE": 2}, "RANK is one"),
-        ({**PLACE, "RANK": 2, "MASTER_PORT": 1}, "RANK is 2, WORLD_SIZE 2"),
-        ({**PLACE, "MASTER_ADDR": "", "MASTER_PORT": 1}, "MASTER_ADDR is not set"),
-        ({**PLACE, "MASTER_PORT": "ssh"}, "MASTER_PORT is ssh"),
+        ({"WORLD_SIZE": 2}, "'RANK': '', 'WORLD_SIZE': '2'"),
+        ({"RANK": "one", "WORLD_SIZE": 2}, "'RANK': 'one'"),
+        ({**PLACE, "RANK": 2, "MASTER_PORT": 1}, "RANK must be below WORLD_SIZE"),
+        ({**PLACE, "MASTER_ADDR": "", "MASTER_PORT": 1}, "MASTER_ADDR ''"),
+        ({**PLACE, "MASTER_PORT": "ssh"}, "'MASTER_PORT': 'ssh'"),
     ],
 )
 def test_half_a_description_is_refused(environment, variables, message):
