@@ -16,27 +16,20 @@ from slowfast.utils.errors import run_tool
 from slowfast.utils.metrics import ENSEMBLE_METHODS
 
 FROM_SCORES = """\
-Every test writes the logits of all views to OUTPUT_DIR/test_scores.npz. From such files, without model or data:
-
-  --from-scores FILE                     the metrics again, with --out the tables and pictures too
-  --from-scores FILE --method max        the same with another ensemble method
-  --from-scores FILE FILE ... [--weights W W ...]
-                                         an ensemble of several runs, say of models with other frame counts
-  --from-scores A B --compare            whether B is better than A (paired bootstrap of the same videos)
-
-The files must be about the same videos, in any order; labels and class names must agree, numbers of views may differ.
-In an ensemble every run counts by its weight, however many views it has."""
+Metrics, tables and pictures again from test_scores.npz, the logits of all views, which every test writes to OUTPUT_DIR;
+of several files, an ensemble, in which each run counts by its weight, however many views it has. The files must be about
+the same videos, in any order; labels and class names must agree, numbers of views may differ."""
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="test_net.py --from-scores", description=FROM_SCORES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="test_net.py --from-scores", description=FROM_SCORES)
     parser.add_argument("files", nargs="+", metavar="FILE", help="score file (.npz)")
     method = "how views become one score: mean_probability for models whose logits differ in scale; default: as tested"
     parser.add_argument("--method", choices=list(ENSEMBLE_METHODS), help=method)
     parser.add_argument("--weights", nargs="+", type=float, metavar="W", help="one per file; default: equal")
-    parser.add_argument("--compare", action="store_true", help="compare two files instead of combining them")
+    parser.add_argument(
+        "--compare", action="store_true", help="say whether the second of two files is better: bootstrap"
+    )
     parser.add_argument("--out", metavar="FOLDER", help="write the results there; default: print them only")
     args = parser.parse_args(argv)
     if args.compare and (len(args.files) != 2 or args.weights):

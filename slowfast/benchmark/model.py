@@ -31,16 +31,15 @@ def count_flops(cfg: str, opts: Sequence[str]) -> tuple[str, dict]:
     with torch.device("meta"):
         model = build_model(settings)
     counts = count_macs(model, (3, *_clip_size(settings)))
-    shares = {"stage": counts.by_stage, "operators": counts.by_kind}
+    found = {"cfg": cfg, "parameters": count_parameters(model), "gflops": counts.macs / 1e9}
     size = _text(_clip_size(settings))
-    lines = [f"{cfg}: {count_parameters(model):,} parameters"]
-    lines += [f"{counts.macs / 1e9:.2f} GFLOPs (multiply-accumulates, as papers print them) per clip of {size}"]
-    for title, macs in shares.items():
+    lines = [f"{cfg}: {found['parameters']:,} parameters"]
+    lines += [f"{found['gflops']:.2f} GFLOPs (multiply-accumulates, as papers print them) per clip of {size}"]
+    for title, macs in (("stage", counts.by_stage), ("kind", counts.by_kind)):
+        found[f"by_{title}"] = {name: value / 1e9 for name, value in macs.items()}
         lines.append(f"{title:<32} GFLOPs    share")
         lines += [f"  {name:<28} {value / 1e9:8.2f} {value / counts.macs:8.1%}" for name, value in macs.items()]
-    by_stage, by_kind = ({name: value / 1e9 for name, value in macs.items()} for macs in shares.values())
-    gflops = {"gflops": counts.macs / 1e9, "by_stage": by_stage, "by_kind": by_kind}
-    return "\n".join(lines), {"cfg": cfg, "parameters": count_parameters(model), **gflops}
+    return "\n".join(lines), found
 
 
 def time_models(
@@ -81,9 +80,12 @@ def time_models(
             inference = copy.deepcopy(model).to(where, DTYPES[name_of_type]).eval()
             forward[name] = partial(_forward, inference, batch.to(DTYPES[name_of_type]))
             steps[name] = partial(_step, copy.deepcopy(model).to(where).train(), batch, name_of_type)
-        for name, row in _measure(forward, steps, rounds, where).items():
-            rows.append({"name": name, "precision": name_of_type, **row})
-            columns = [_column(rows[-1], rows[0], kind) for kind in ("forward", "step")]
+        ms = {"forward": time_in_turn(forward, rounds), "step": time_in_turn(steps, rounds)}
+        for name in models:
+            rows.append({"name": name, "precision": name_of_type})
+            for kind, functions in (("forward", forward), ("step", steps)):
+                rows[-1] |= {f"{kind}_ms": ms[kind][name], f"{kind}_bytes": peak_bytes(functions[name], where)}
+            columns = [_column(rows[-1], rows[0], kind) for kind in ms]
             lines.append(f"{name:{width}} {name_of_type:>5}  {'  '.join(columns)}")
     return "\n".join(lines), {"machine": lines[0], "clip": f"{clips} x {_text(size)}", "rounds": rounds, "models": rows}
 
@@ -102,16 +104,6 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
         run()
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     return int(np.cumsum([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]).max())
-
-
-def _measure(forward: dict, steps: dict, rounds: int, device: torch.device) -> dict[str, dict]:
-    """Return times and memory by the name of the model."""
-    measured: dict[str, dict] = {name: {} for name in forward}
-    for kind, functions in (("forward", forward), ("step", steps)):
-        ms = time_in_turn(functions, rounds)
-        for name, run in functions.items():
-            measured[name] |= {f"{kind}_ms": ms[name], f"{kind}_bytes": peak_bytes(run, device)}
-    return measured
 
 
 def _forward(model: nn.Module, clips: torch.Tensor) -> torch.Tensor:

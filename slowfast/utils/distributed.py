@@ -148,11 +148,8 @@ def gather_to_all(value: Any) -> list[Any]:
 
 
 def broadcast_from_main(value: Any) -> Any:
-    """Return the picklable ``value`` of the main process on every process."""
-    box = [value]
-    if dist.is_initialized():
-        dist.broadcast_object_list(box)
-    return box[0]
+    """Return the small picklable ``value`` of the main process on every process."""
+    return gather_to_all(value)[0]
 
 
 def barrier() -> None:

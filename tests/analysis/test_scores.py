@@ -206,16 +206,17 @@ def test_files_that_are_no_score_files(tmp_path):
     for damaged in (content[: len(content) // 2], b"", b"path,label\n", content.replace(b"descr", b"dxscr")):
         path.write_bytes(damaged)
         assert "no score file (.npz), or it is damaged" in message()
-    np.savez(path, videos=np.array(["a", None], dtype=object), labels=[0, 1], logits=np.zeros((2, 1, 2)))
-    assert "damaged" in message()  # pickled objects are not read
     np.savez(path, scores=np.zeros((2, 2)))
     assert "it has no videos, labels, logits; found: scores" in message()
-    np.savez(path, videos=["a", "b"], labels=[0, 2], logits=np.zeros((2, 1, 2)))
-    assert "labels must be integers from 0 to 1, found 0 to 2" in message()
-    np.savez(path, videos=["a", "b"], labels=[0, 1], logits=np.zeros((2, 2)))
-    assert "must have the shapes" in message()
-    np.savez(path, videos=["a", "b"], labels=[0, 1], logits=np.zeros((2, 1, 2)), class_names=["x"])
-    assert "1 class names for logits of 2 classes" in message()
+    right = {"videos": ["a", "b"], "labels": [0, 1], "logits": np.zeros((2, 1, 2))}
+    for change, expected in (
+        ({"videos": np.array(["a", None], dtype=object)}, "damaged"),  # pickled objects are not read
+        ({"labels": [0, 2]}, "labels must be integers from 0 to 1, found 0 to 2"),
+        ({"logits": np.zeros((2, 2))}, "must have the shapes"),
+        ({"class_names": ["x"]}, "1 class names for logits of 2 classes"),
+    ):
+        np.savez(path, **{**right, **change})
+        assert expected in message()
 
 
 def test_a_file_of_another_program(tmp_path):

@@ -2,14 +2,13 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from helpers_engine import ROOT
+from helpers_engine import ROOT, free_port
 from torch.utils.data import DataLoader
 
 from slowfast.config.defaults import get_cfg
@@ -55,12 +54,9 @@ for number, (processes, tool, arguments) in enumerate(json.loads(sys.argv[2])):
 def run_groups(tmp_path, runs):
     """Run (processes, tool, settings) one after the other."""
     (tmp_path / "runs.py").write_text(RUNS)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     runs = [(processes, str(ROOT / "tools" / tool), list(map(str, settings))) for processes, tool, settings in runs]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(tmp_path / "runs.py"), str(min(port, 60000)), json.dumps(runs)]
+    command = [sys.executable, str(tmp_path / "runs.py"), str(min(free_port(), 60000)), json.dumps(runs)]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
     assert finished.returncode == 0, finished.stdout + finished.stderr
 

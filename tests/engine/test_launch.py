@@ -9,17 +9,11 @@ import time
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from helpers_engine import ROOT
+from helpers_engine import ROOT, free_port
 
 from slowfast.utils.logging import read_events
 
 pytestmark = pytest.mark.dist
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import time
 
 import pytest
 import torch
+from helpers_engine import free_port
 
 from slowfast.utils import distributed
 from slowfast.utils.distributed import choose_device, gather_to_all, process_group, slurm_environment
@@ -26,13 +27,6 @@ def environment(monkeypatch):
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
     return lambda variables: [monkeypatch.setenv(name, str(value)) for name, value in variables.items()]
-
-
-@pytest.fixture
-def port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_tasks_of_a_slurm_step():
@@ -79,7 +73,8 @@ def test_half_a_description_is_refused(environment, variables, message):
         pass
 
 
-def test_busy_port_and_absent_processes_are_said(environment, port):
+def test_busy_port_and_absent_processes_are_said(environment):
+    port = free_port()
     environment({**PLACE, "MASTER_PORT": port})
     message = f"process 0 of 2 did not meet the others at MASTER_ADDR:MASTER_PORT 127.0.0.1:{port}"
     with pytest.raises(UserError, match=rf"{message}.*1/2 clients joined"), process_group("cpu", timeout_min=0.01):
@@ -121,7 +116,8 @@ def _collect(rank, port, log):
 
 
 @pytest.mark.dist
-def test_silent_process_is_named(port, tmp_path, monkeypatch):
+def test_silent_process_is_named(tmp_path, monkeypatch):
+    port = free_port()
     monkeypatch.setattr(distributed, "_ANSWER_SEC", 3)
     processes = [
         multiprocessing.get_context("fork").Process(target=_collect, args=(rank, port, tmp_path / "log"))
