@@ -17,8 +17,8 @@ from slowfast.utils.metrics import ENSEMBLE_METHODS
 
 FROM_SCORES = """\
 Metrics, tables and pictures again from test_scores.npz, the logits of all views, which every test writes to OUTPUT_DIR;
-of several files, an ensemble, in which each run counts by its weight, however many views it has. The files must be about
-the same videos, in any order; labels and class names must agree, numbers of views may differ."""
+of several files, an ensemble, in which each run counts by its weight, however many views it has. The files must be
+about the same videos, in any order; labels and class names must agree, numbers of views may differ."""
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

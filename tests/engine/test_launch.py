@@ -103,9 +103,10 @@ def test_busy_port_is_said_at_once(config):
 
 
 REPORT = """
+import os
 from slowfast.utils.distributed import gather_to_all, process_group
 with process_group("cpu", timeout_min=1.0) as process:
-    print(gather_to_all((process.rank, process.local_rank)))
+    os.write(1, f"{gather_to_all((process.rank, process.local_rank))}\\n".encode())  # print may write the end apart
 """
 
 
