@@ -17,8 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from slowfast.utils.files import replacing
 
 # Of a batch, what fits on a screen; frames are enlarged by whole factors or reduced to about this side (px).
-_MAX_CLIPS, _MAX_FRAMES, _SIDE = 8, 6, 160
-_GAP, _CAPTION, _TITLE, _MIN_WIDTH = 4, 30, 40, 640
+_MAX_CLIPS, _MAX_FRAMES, _SIDE, _GAP, _LINE = 8, 6, 160, 4, 30
 # A share of a mix below half a percent is shown as none.
 _MIN_SHARE = 0.005
 # Beyond this many classes, names on the axes cannot be read any more.
@@ -37,8 +36,13 @@ def draw_batch(
     """Draw the first clips of a batch, one a row below its classes, frames evenly spread from the first to the last.
 
     Args:
-        clips: float (B, 3, T, H, W), normalised by ``mean`` and ``std``, on any device.
-        targets: (B, K): smoothed by ``label_smoothing``, and mixed of at most two classes.
+        clips: float (B, 3, T, H, W), normalised by ``mean`` and ``std``, on any device; B at least 1.
+        targets: (B, K): smoothed, and mixed of at most two classes.
+        mean: see DATA.MEAN.
+        std: see DATA.STD.
+        label_smoothing: weight of the uniform distribution in the targets.
+        class_names: K names, or None for numbers.
+        title: first line of the picture.
 
     Returns:
         The picture, uint8 (height, width, 3).
@@ -47,21 +51,19 @@ def draw_batch(
     chosen = np.unique(np.linspace(0, num_frames - 1, min(num_frames, _MAX_FRAMES)).round().astype(int)).tolist()
     offset, scale = (torch.tensor(values).view(-1, 1, 1, 1) for values in (mean, std))
     shown = clips[:_MAX_CLIPS, :, chosen].float().cpu() * scale + offset
-    shown = shown.mul(255).nan_to_num(0).round().clamp(0, 255)  # (B, 3, T, H, W); noise of erasing may saturate
     factor = _SIDE / max(height, width)
     factor = round(factor) if factor > 1 else factor
-    shown = F.interpolate(shown.transpose(1, 2).flatten(0, 1), scale_factor=factor, mode="nearest").byte()
-    rows = F.pad(shown, (0, _GAP), value=255).permute(0, 2, 3, 1).unflatten(0, (-1, len(chosen)))  # (B, T, H, W, 3)
-    strips = rows.transpose(1, 2).flatten(2, 3).numpy()  # (B, H, T W, 3)
-    pitch = _CAPTION + strips.shape[1] + _GAP
-    page = Image.new("RGB", (max(strips.shape[2], _MIN_WIDTH), _TITLE + len(strips) * pitch), (255, 255, 255))
+    # (B, 3, T, H, W) -> rows (B, H, T W, 3); noise of erasing may saturate
+    shown = F.interpolate(shown.nan_to_num(0).transpose(1, 2).flatten(0, 1), scale_factor=factor, mode="nearest")
+    shown = F.pad(shown.mul(255).round().clamp(0, 255), (0, _GAP, 0, _GAP), value=255).unflatten(0, (-1, len(chosen)))
+    rows = shown.byte().permute(0, 3, 1, 4, 2).flatten(2, 3).numpy()
     numbers = ", ".join(str(index + 1) for index in chosen)
-    _write(page, 8, f"{title}; frames {numbers} of {num_frames}, {width} x {height} px")
-    for row, (strip, target) in enumerate(zip(strips, targets.float().cpu().numpy())):
-        top = _TITLE + row * pitch
-        _write(page, top + 4, describe_target(target, label_smoothing, class_names))
-        page.paste(Image.fromarray(strip), (0, top + _CAPTION))
-    return np.asarray(page)
+    page_width = max(rows.shape[2], 4 * _SIDE)
+    strips = [_line(f"{title}; frames {numbers} of {num_frames}, {width} x {height} px", page_width)]
+    for row, target in zip(rows, targets.float().cpu().numpy()):
+        strips += [_line(describe_target(target, label_smoothing, class_names), page_width)]
+        strips += [np.pad(row, ((0, 0), (0, page_width - row.shape[1]), (0, 0)), constant_values=255)]
+    return np.concatenate(strips)
 
 
 def describe_target(target: np.ndarray, label_smoothing: float, class_names: Sequence[str] | None) -> str:
@@ -72,15 +74,14 @@ def describe_target(target: np.ndarray, label_smoothing: float, class_names: Seq
     return " + ".join(f"{100 * shares[label]:.0f} % {name}" for label, name in zip(labels, names))
 
 
-def _write(page: Image.Image, top: int, text: str) -> None:
-    """Write one line, shortened where the page ends."""
-    draw = ImageDraw.Draw(page)
+def _line(text: str, width: int) -> np.ndarray:
+    """Draw a line of text, cut where it ends."""
     # Matplotlib brings a font that has more than the Latin alphabet; importing it would take half a second.
     folder = importlib.util.find_spec("matplotlib").submodule_search_locations[0]
     font = ImageFont.truetype(os.path.join(folder, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf"), 15)
-    while draw.textlength(text, font=font) > page.width - 2 * _GAP:
-        text = f"{text[:-2]}…"
-    draw.text((_GAP, top), text, fill=(30, 30, 30), font=font)
+    line = Image.new("RGB", (width, _LINE), (255, 255, 255))
+    ImageDraw.Draw(line).text((_GAP, 6), text, fill=(30, 30, 30), font=font)
+    return np.asarray(line)
 
 
 def write_png(pixels: np.ndarray, path: str) -> None:
@@ -90,7 +91,13 @@ def write_png(pixels: np.ndarray, path: str) -> None:
 
 
 def plot_learning_curves(train: Sequence[dict], val: Sequence[dict], path: str) -> None:
-    """Draw ``loss`` of training, and ``top1`` (percent) of training and validation (perhaps none), by ``epoch``."""
+    """Draw training loss, and training and validation top-1, over epochs.
+
+    Args:
+        train: entries with ``epoch``, ``loss`` and ``top1`` (percent).
+        val: entries with ``epoch`` and ``top1`` (percent); may be empty.
+        path: PNG file to write.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -112,9 +119,9 @@ def plot_learning_curves(train: Sequence[dict], val: Sequence[dict], path: str) 
 
 def plot_confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str) -> None:
     """Draw counts (K, K), rows the true class, as shares of each row; names only where they can be read."""
+    num_classes = len(matrix)
     from matplotlib.figure import Figure
 
-    num_classes = len(matrix)
     side = min(4 + 0.32 * num_classes, 16)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axis = figure.subplots()

@@ -205,13 +205,13 @@ def test_the_picture_shows_what_the_model_gets(tmp_path):
     page = draw_batch(clips, targets, mean, std, 0.1, ["a", "b", "c"], "title")
     # Frames of this size are shown as they are, below a title and a caption per row.
     for row in range(2):
-        top = 40 + row * (30 + 160 + 4) + 30
+        top = 30 + row * (30 + 160 + 4) + 30
         for frame in range(3):
             shown = page[top : top + 160, frame * 164 : frame * 164 + 160]
             assert np.array_equal(shown, grey_levels[row, :, frame].permute(1, 2, 0).numpy())
     assert describe_target(targets[0].numpy(), 0.1, ["a", "b", "c"]) == "90 % a + 10 % b"
     assert describe_target(targets[1].numpy(), 0.1, None) == "100 % class 2"
     small = draw_batch(torch.full((9, 3, 20, 32, 64), 1e9), torch.eye(9), mean, std, 0.0, None, "title" * 99)
-    assert small.shape == (40 + 8 * (30 + 64 + 4), max(6 * (128 + 4), 640), 3) and small[75, 5].tolist() == [255] * 3
+    assert small.shape == (30 + 8 * (30 + 64 + 4), max(6 * (128 + 4), 640), 3) and small[65, 5].tolist() == [255] * 3
     write_png(page, str(tmp_path / "page.png"))
     assert np.array_equal(np.asarray(Image.open(tmp_path / "page.png")), page)

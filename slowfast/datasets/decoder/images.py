@@ -53,10 +53,10 @@ def _decode_image(content: bytes) -> np.ndarray:
     if content.startswith(b"\xff\xd8") and content.rfind(b"\xff\xd9") <= content.rfind(b"\xff\xda"):
         raise ValueError("truncated")
     # OpenCV takes little more than half of Pillow's time, for the same pixels.
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB) if content else None
     if image is None:
         raise ValueError("not a readable image")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
 
 
 class ImageFile(FrameReader):
