@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from slowfast.datasets.augment.on_device import build_normalize, build_train_batch_transform
+from slowfast.datasets.augment.on_device import build_train_batch_transform
 from slowfast.datasets.loader import construct_loader, shut_down
 from slowfast.engine.checkpoint import Checkpoints, list_checkpoints, starting_weights
 from slowfast.engine.record import Recorder
@@ -90,17 +90,12 @@ class Training:
             ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.SOLVER.EMA_DECAY))
             ema.n_averaged = ema.n_averaged.cpu()  # asked for in every step, which should not make the host wait
         optimizer = build_optimizer(model, cfg)
-        precision, test_precision = (
-            resolve_precision(name, device) for name in (cfg.TRAIN.PRECISION, cfg.TEST.PRECISION)
-        )
+        precision = resolve_precision(cfg.TRAIN.PRECISION, device)
         scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        normalize, batch_transform = build_normalize(cfg), build_train_batch_transform(cfg)
         loader = construct_loader(cfg, "train", process.rank, process.world_size)
-        val_loader = construct_loader(cfg, "val", process.rank, process.world_size)
-        # A bad video of a validation is no reason to end a run of days.
-        evaluation = Evaluation(val_loader, normalize, test_precision, process, on_bad_video="count_wrong")
-        plan = _build_plan(cfg, process, model, precision, batch_transform)
-        _describe(cfg, model, precision, loader, val_loader)
+        evaluation = Evaluation.from_config(cfg, process, "val")
+        plan = _build_plan(cfg, process, model, precision)
+        _describe(cfg, model, precision, loader, evaluation.loader)
         report, checkpoints = _build_records(cfg, process, recorder, loader, scaler)
         if cfg.MODEL.COMPILE:
             model.compile()  # in place: names in checkpoints stay as they are
@@ -161,7 +156,7 @@ def _build_model(cfg, process: Process) -> nn.Module:
     return model.to(process.device)
 
 
-def _build_plan(cfg, process: Process, model: nn.Module, precision: str, batch_transform: Callable) -> Plan:
+def _build_plan(cfg, process: Process, model: nn.Module, precision: str) -> Plan:
     clips_per_step = cfg.TRAIN.BATCH_SIZE // process.world_size * cfg.AUG.NUM_SAMPLE
     micro_batch = cfg.TRAIN.MICRO_BATCH_SIZE
     if micro_batch == "auto":
@@ -172,7 +167,7 @@ def _build_plan(cfg, process: Process, model: nn.Module, precision: str, batch_t
         is_alone=process.world_size == 1,
         device=process.device,
         autocast=autocast(precision, process.device),
-        batch_transform=batch_transform,
+        batch_transform=build_train_batch_transform(cfg),
         schedule=_build_schedule(cfg.SOLVER),
         clips_per_step=clips_per_step,
         micro_batch=micro_batch,

@@ -112,8 +112,7 @@ class Report:
     def add(
         self, batch: Batch, clips: torch.Tensor, targets: torch.Tensor, values: torch.Tensor, learning_rate: float
     ) -> None:
-        """Keep what a step gave, see ``train.take_step``, until it is read; draw what the model got in some first "
-        "ones."""
+        """Keep what a step gave, see ``train.take_step``, until it is read; draw the first batch of some epochs."""
         if self.draw is not None and self._step == 0 and len(clips):
             self.draw(clips, targets, self.epoch, self.epoch * self.num_steps)
         videos = sorted(set(batch.video_index.tolist()))  # never left the host

@@ -233,15 +233,8 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    command = [
-        "git",
-        "-C",
-        os.path.dirname(os.path.abspath(__file__)),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-    ]
+    folder = os.path.dirname(os.path.abspath(__file__))
+    command = ["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
