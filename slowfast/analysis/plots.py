@@ -1,7 +1,5 @@
 """Pictures of studies, each as PNG and as PDF: accuracies with their intervals, and learning curves."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import matplotlib

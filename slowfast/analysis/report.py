@@ -1,7 +1,5 @@
 """Report of a study: tables (CSV, Markdown), pictures, a line per run, and the versions that made them."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

@@ -1,7 +1,5 @@
 """Studies: tables of configurations times seeds, each trained and tested once, in a process of its own, resumable."""
 
-from __future__ import annotations
-
 import contextlib
 import glob
 import logging

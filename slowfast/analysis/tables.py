@@ -3,8 +3,6 @@
 Everything but the accuracies follows from the YAML files. Paths are relative to the current folder, the repository.
 """
 
-from __future__ import annotations
-
 import csv
 import os
 import re

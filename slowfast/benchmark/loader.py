@@ -1,7 +1,5 @@
 """Time of loading: stages of a training clip against the plain pipeline, the recipe word for word in Pillow."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import os

@@ -1,7 +1,5 @@
 """Cost of whole models: operations counted, and times and memory as ratios within one run."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial

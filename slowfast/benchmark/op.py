@@ -1,7 +1,5 @@
 """Times of the EMIM backends, as ratios of medians within one run."""
 
-from __future__ import annotations
-
 import platform
 import statistics
 import time

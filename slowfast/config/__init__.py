@@ -1,7 +1,5 @@
 """The configuration: one documented tree of defaults, YAML files over it, ``KEY VALUE`` pairs over those."""
 
-from __future__ import annotations
-
 import os
 
 from slowfast.config.defaults import get_cfg

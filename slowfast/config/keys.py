@@ -1,7 +1,5 @@
 """Declaration of configuration keys: default, range and meaning of each in one place, and the check of a value."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

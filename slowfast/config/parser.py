@@ -1,7 +1,5 @@
 """YAML files to a configuration: ``_BASE_`` inheritance, strict keys and types, errors that name file and key."""
 
-from __future__ import annotations
-
 import os
 from difflib import get_close_matches
 from typing import Any

@@ -1,7 +1,5 @@
 """The registry of data sets."""
 
-from __future__ import annotations
-
 import logging
 
 from fvcore.common.registry import Registry

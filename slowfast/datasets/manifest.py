@@ -1,7 +1,5 @@
 """List files to records: one line names a video, its label and, for folders of images, its frame count."""
 
-from __future__ import annotations
-
 import csv
 import logging
 import os

@@ -7,8 +7,6 @@ Videos of any length will do: where there are too few frames, some repeat.
 Dimension letters: ``T`` frames of a clip.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -4,8 +4,6 @@ Dimension letters: ``A`` clips made of one decoded video (augmented copies in tr
 frames, ``H W`` height and width of the decoded frames (px), ``S`` side of the crop (px).
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass

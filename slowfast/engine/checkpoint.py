@@ -1,7 +1,5 @@
 """Checkpoints: written whole or not at all, found again, and refused by a run that does not continue theirs."""
 
-from __future__ import annotations
-
 import glob
 import logging
 import os

@@ -19,8 +19,6 @@ array            shape, type         content
 A file of another program needs ``videos``, ``labels`` and ``logits`` only.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import os

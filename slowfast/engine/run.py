@@ -1,7 +1,5 @@
 """One run from the command line: configuration, process group, logs, training, test."""
 
-from __future__ import annotations
-
 import argparse
 import errno
 import fcntl

@@ -3,8 +3,6 @@
 Dimension letters: ``B`` clips, ``K`` classes.
 """
 
-from __future__ import annotations
-
 import logging
 from contextlib import nullcontext
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Parameters and multiply-accumulates of a model, in all, per stage and per kind of operator."""
 
-from __future__ import annotations
-
 import copy
 from collections import Counter
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Maps of a video model are (B, C, T, H, W), those of an image model (B, C, H, W):
 ``axes`` is the number of axes behind the channels, 3 or 2.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

@@ -1,7 +1,5 @@
 """Loss and accuracy of training, whose targets are smoothed and may mix two classes: ``B`` clips, ``K`` classes."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 

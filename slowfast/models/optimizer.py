@@ -1,7 +1,5 @@
 """Optimizer, its weight-decay groups and its layer-wise learning rates."""
 
-from __future__ import annotations
-
 import logging
 
 import torch

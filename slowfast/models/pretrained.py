@@ -1,7 +1,5 @@
 """Starting weights: files of other projects or of an earlier run, inflated from images to video where needed."""
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import logging

@@ -1,7 +1,5 @@
 """Depthwise 3-D convolution whose gradient is fast on CPUs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Layers of ``torch.nn`` with the same parameters and results, faster or safer on maps with channels last in memory."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import nn

@@ -1,7 +1,5 @@
 """Dtypes that are too coarse for attention, and how to keep autocast from choosing them."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, nullcontext
 
 import torch

@@ -1,7 +1,5 @@
 """Decode every item of a data set and look at its labels before a run depends on them."""
 
-from __future__ import annotations
-
 import csv
 import logging
 import math

@@ -8,8 +8,6 @@ The test split serves for validation, as in papers. The labels of V1 were correc
 compared.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from slowfast.prepare.lists import Annotation, find_file, read_entries, read_json, read_split

@@ -1,7 +1,5 @@
 """Clips on disk: what folders of frames and videos hold, and videos to folders of JPEG frames."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

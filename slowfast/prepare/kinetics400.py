@@ -13,8 +13,6 @@ CC BY 4.0) in the first order with their labels in the second. Labels are positi
 the labels of the whole.
 """
 
-from __future__ import annotations
-
 import csv
 import re
 from importlib import resources

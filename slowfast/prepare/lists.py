@@ -1,7 +1,5 @@
 """From a release's annotation, and its reading, and what is on disk to list files, class names and a report."""
 
-from __future__ import annotations
-
 import csv
 import difflib
 import json

@@ -1,7 +1,5 @@
 """Work on many items in processes that may crash or hang: a damaged file that kills its decoder loses one item."""
 
-from __future__ import annotations
-
 import math
 import multiprocessing
 import signal

@@ -9,8 +9,6 @@ class is its position in the ASCII-sorted list of templates, which is not the ra
 weights use the sorted order.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -12,8 +12,6 @@ brackets, which sort differently, would be wrong for half of the classes. The te
 report the validation split, and no list of it is written.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

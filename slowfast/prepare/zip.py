@@ -5,8 +5,6 @@ with tabs between them), ``classes.txt``, and ``pack.json`` that tells packs apa
 complete, and the lists are written last: packing again completes an interrupted pack.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import logging

@@ -13,8 +13,6 @@ still camera) and the range of diameters. A mirrored clip changes its class, so 
 Dimension letters: ``L`` frames, ``S`` side of the frame in px, ``R`` side of the sprite's own pixel grid.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, NamedTuple

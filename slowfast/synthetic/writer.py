@@ -9,8 +9,6 @@ the same videos such as ``train_appearance.csv`` and in ``classes_appearance.txt
 constant quantiser: pictures predicted from others would show the order of time.
 """
 
-from __future__ import annotations
-
 import math
 import multiprocessing
 import os

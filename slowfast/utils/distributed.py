@@ -1,7 +1,5 @@
 """Process group of a run: one process, torchrun on one or several nodes, or the tasks of a SLURM job step."""
 
-from __future__ import annotations
-
 import os
 import re
 import socket

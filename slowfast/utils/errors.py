@@ -1,7 +1,5 @@
 """Mistakes of users, told in one line; every other error keeps its traceback."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable

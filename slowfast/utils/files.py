@@ -1,7 +1,5 @@
 """Text as people save it, files replaced in one step, and folders with one writer at a time."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import logging

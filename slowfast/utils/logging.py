@@ -1,7 +1,5 @@
 """Log for people, one JSON line per event for programs, and progress on terminals and without one."""
 
-from __future__ import annotations
-
 import io
 import logging
 import os

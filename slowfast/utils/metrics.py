@@ -3,8 +3,6 @@
 Letters: ``M`` videos, ``V`` views of a video, ``K`` classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Learning rate as a pure function of where training is, not of how it came there."""
 
-from __future__ import annotations
-
 import math
 
 

@@ -3,8 +3,6 @@
 Dimension letters: ``B`` clips, ``T`` frames, ``H W`` height and width (px), ``K`` classes.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ a step can be repeated; nothing here makes the host wait for the device.
 Dimension letters: ``B`` clips of a batch, ``T`` frames, ``H W`` height and width (px), ``K`` classes.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass

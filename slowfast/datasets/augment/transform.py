@@ -7,8 +7,6 @@ and last in memory, as images are decoded and as the models compute: nothing is 
 Dimension letters: ``T`` frames, ``H W`` height and width of the decoded frames (px), ``S`` side of the crop (px).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -15,8 +15,6 @@ its histogram is known: a chain of them is composed into one look-up.
 Dimension letters: ``T`` frames, ``H W`` height and width of a frame, ``S`` side of the output (px).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import cv2

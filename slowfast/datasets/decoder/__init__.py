@@ -1,7 +1,5 @@
 """Frame readers: video files (PyAV, or decord by name), folders of images, still images; packs of them (``zip``)."""
 
-from __future__ import annotations
-
 import os
 
 from slowfast.datasets.decoder.decord_reader import DecordVideo, import_decord

@@ -1,7 +1,5 @@
 """Video files through decord (https://github.com/dmlc/decord), an optional dependency that is used by name only."""
 
-from __future__ import annotations
-
 import io
 import os
 from types import ModuleType

@@ -1,7 +1,5 @@
 """Frames that were extracted to a folder of images, and still images as videos of one frame."""
 
-from __future__ import annotations
-
 import io
 import os
 from contextlib import suppress

@@ -13,8 +13,6 @@ key frames, and the same whatever frames are asked for:
 * damaged frames are errors, and so are missing bytes at the end, where FFmpeg would see a shorter video.
 """
 
-from __future__ import annotations
-
 import io
 import itertools
 import os

@@ -1,7 +1,5 @@
 """Base class of frame readers, and the error for what cannot be read. Letters: ``T`` frames, ``H W`` size (px)."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager

@@ -4,8 +4,6 @@ A video or an image is a member under its path; a clip of frames is a ZIP file i
 directories of millions of frames need not be held. An item is read with one request.
 """
 
-from __future__ import annotations
-
 import io
 import zipfile
 import zlib

@@ -8,8 +8,6 @@ Dimension letters in this folder: ``B`` clips, ``T`` frames, ``F`` pairs of fram
 ``D`` channels per head, ``K`` window side, ``P`` = K * K displacements, ``G`` hidden channels of the motion MLP.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple

@@ -15,8 +15,6 @@ Shapes: query, key, value, source (B, F, H, W, N, D); weights (B, F, H, W, N, P)
 first tensor meets frame f of the second; keys and values outside the image are ``pad_value`` in every channel.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Affinities from products, and motion features from affinities: the parts that all backends share."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

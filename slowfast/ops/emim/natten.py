@@ -8,8 +8,6 @@ channels of the query, in which the bias table lies permuted by the query's own 
 NATTEN returns no affinities, so those that the motion branch reads are made beside it. ``Y X`` is the padded grid.
 """
 
-from __future__ import annotations
-
 import functools
 import warnings
 

@@ -1,7 +1,5 @@
 """The definition of EMIM attention: gathered windows and two sums, readable beside the paper. Any dtype, slow."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 

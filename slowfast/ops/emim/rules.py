@@ -1,7 +1,5 @@
 """The choices of EMIM that the paper leaves open or studies: which frames meet, and what lies outside the image."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple

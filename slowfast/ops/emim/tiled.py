@@ -1,7 +1,5 @@
 """EMIM over tiles instead of sliding windows (arXiv 2510.18705, Table 6): products between tiles of two frames."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 
