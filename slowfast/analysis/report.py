@@ -15,7 +15,7 @@ from slowfast.analysis.study import Run, Study, Table, check_folders, is_finishe
 from slowfast.analysis.tables import in_yaml
 from slowfast.engine.results import read_epochs, read_results, write_json
 from slowfast.models import build_model
-from slowfast.models.complexity import count_gmacs, count_parameters
+from slowfast.models.complexity import count_gmacs, count_parameters, training_clip_shape
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import replacing
 from slowfast.utils.metrics import seed_interval
@@ -54,8 +54,7 @@ def write_report(study: Study, command: Sequence[str]) -> None:
 def _count(cfg) -> dict[str, float]:
     with torch.device("meta"):
         model = build_model(cfg)
-    clip = (3, cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE)
-    return {"parameters": count_parameters(model), "gflops": count_gmacs(model, clip)}
+    return {"parameters": count_parameters(model), "gflops": count_gmacs(model, training_clip_shape(cfg))}
 
 
 def _read_run(run: Run) -> dict[str, Any]:

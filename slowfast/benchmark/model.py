@@ -14,7 +14,7 @@ from slowfast.benchmark.op import DTYPES, machine_line, time_in_turn
 from slowfast.config import configuration_name, load_cfg
 from slowfast.engine.test import autocast
 from slowfast.models import build_model
-from slowfast.models.complexity import count_macs, count_parameters
+from slowfast.models.complexity import count_macs, count_parameters, training_clip_shape
 from slowfast.utils.distributed import choose_device
 from slowfast.utils.errors import UserError
 
@@ -28,9 +28,9 @@ def count_flops(cfg: str, opts: Sequence[str]) -> tuple[str, dict]:
     settings = load_cfg(cfg, opts)
     with torch.device("meta"):
         model = build_model(settings)
-    counts = count_macs(model, (3, *_clip_size(settings)))
+    counts = count_macs(model, training_clip_shape(settings))
     found = {"cfg": cfg, "parameters": count_parameters(model), "gflops": counts.macs / 1e9}
-    size = _text(_clip_size(settings))
+    size = _text(training_clip_shape(settings))
     lines = [f"{cfg}: {found['parameters']:,} parameters"]
     lines += [f"{found['gflops']:.2f} GFLOPs (multiply-accumulates, as papers print them) per clip of {size}"]
     for title, macs in (("stage", counts.by_stage), ("kind", counts.by_kind)):
@@ -62,11 +62,11 @@ def time_models(
     """
     # Values play no part in times, and weights to start from may not be there.
     cfgs = {configuration_name(path): load_cfg(path, [*opts, "MODEL.PRETRAINED", ""]) for path in (cfg, *against)}
-    sizes = {name: _clip_size(settings) for name, settings in cfgs.items()}
+    sizes = {name: training_clip_shape(settings) for name, settings in cfgs.items()}
     if len(set(sizes.values())) > 1:
         raise UserError(f"clips (DATA.NUM_FRAMES, DATA.TRAIN_CROP_SIZE) must be of one size, found {sizes}")
     size, where = next(iter(sizes.values())), choose_device(device, 0)
-    batch = torch.randn(clips, 3, *size, device=where)
+    batch = torch.randn(clips, *size, device=where)
     models = {name: build_model(settings) for name, settings in cfgs.items()}
     lines = [machine_line(where), f"batches of {clips} x {_text(size)}, medians of {rounds} rounds in turn"]
     width = max(map(len, models))
@@ -122,9 +122,5 @@ def _column(row: dict, base: dict, kind: str) -> str:
     return f"{ms:8.1f} ms ({speed:5.2f}x) {num_bytes / 2**20:5.0f} MiB ({memory:4.0%})"
 
 
-def _clip_size(cfg) -> tuple[int, int, int]:
-    return cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE
-
-
-def _text(size: Sequence[int]) -> str:
-    return "x".join(map(str, size))
+def _text(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape[1:]))

@@ -1,7 +1,5 @@
 """Still images in one folder per class, as ImageNet is kept: ``ROOT/{train,val}/CLASS/*.jpg``."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Sequence
@@ -25,7 +23,7 @@ class ImageFolder:
         self.class_names = class_names
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, split: str) -> ImageFolder:
+    def from_config(cls, cfg: CfgNode, split: str) -> "ImageFolder":
         """List the images of a split below DATA.PATH_TO_DATA_DIR; ``test`` without a folder of its own is ``val``.
 
         Class names are those of the folders, or of DATA.CLASS_NAMES_FILE if it is set.

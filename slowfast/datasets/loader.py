@@ -3,8 +3,6 @@
 Dimension letters: ``B`` clips of a batch, ``T`` frames, ``S`` side of the crop (px).
 """
 
-from __future__ import annotations
-
 import functools
 import signal
 from collections.abc import Iterator, Sequence
@@ -93,7 +91,7 @@ class Batch(NamedTuple):
     view: torch.Tensor  # int64 (B,), the view of the video; in training the number of the augmented copy
     bad: Sequence[BadVideo] = ()  # items that could not be decoded, which have no clips here
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """Return the batch with all its tensors on ``device``."""
         return Batch(*(tensor.to(device, non_blocking=non_blocking) for tensor in self[:4]), self.bad)
 

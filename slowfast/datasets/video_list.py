@@ -1,7 +1,5 @@
 """Videos named by list files: Something-Something, Kinetics, Diving48, still images or one's own."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Sequence
@@ -25,7 +23,7 @@ class VideoList:
         self._pack = PackedOpener(data.PACKED, data.SOURCE, data.DECODING_BACKEND) if data.PACKED else None
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, split: str) -> VideoList:
+    def from_config(cls, cfg: CfgNode, split: str) -> "VideoList":
         """Read the list of a split, and the class names of DATA.CLASS_NAMES_FILE or of a classes.txt beside it."""
         check_settings(cfg)
         prefix = cfg.DATA.PACKED or cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR

@@ -1,7 +1,5 @@
 """From a configuration to what training and tests work with, and the report on it."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os
@@ -23,7 +21,7 @@ from slowfast.engine.record import Recorder
 from slowfast.engine.report import Report, draw_training_batch
 from slowfast.engine.test import Evaluation, autocast, resolve_precision, validate
 from slowfast.models import build_model
-from slowfast.models.complexity import count_gmacs, count_parameters
+from slowfast.models.complexity import count_gmacs, count_parameters, training_clip_shape
 from slowfast.models.optimizer import build_optimizer
 from slowfast.models.pretrained import load_pretrained
 from slowfast.utils.distributed import Process, gather_to_all
@@ -73,7 +71,7 @@ class Training:
     report: Report
     checkpoints: Checkpoints
 
-    def __enter__(self) -> Training:
+    def __enter__(self) -> "Training":
         return self
 
     def __exit__(self, *_) -> None:
@@ -81,7 +79,7 @@ class Training:
         shut_down(self.evaluation.loader)
 
     @classmethod
-    def from_config(cls, cfg, process: Process, recorder: Recorder) -> Training:
+    def from_config(cls, cfg, process: Process, recorder: Recorder) -> "Training":
         """Build model, optimizer, loaders and their helpers, and log a description."""
         device = process.device
         model = _build_model(cfg, process)
@@ -160,7 +158,7 @@ def _build_plan(cfg, process: Process, model: nn.Module, precision: str) -> Plan
     clips_per_step = cfg.TRAIN.BATCH_SIZE // process.world_size * cfg.AUG.NUM_SAMPLE
     micro_batch = cfg.TRAIN.MICRO_BATCH_SIZE
     if micro_batch == "auto":
-        micro_batch = choose_micro_batch(model, _clip_shape(cfg.DATA), precision, clips_per_step, process.device)
+        micro_batch = choose_micro_batch(model, training_clip_shape(cfg), precision, clips_per_step, process.device)
     return Plan(
         seed=cfg.RNG_SEED,
         rank=process.rank,
@@ -175,10 +173,6 @@ def _build_plan(cfg, process: Process, model: nn.Module, precision: str) -> Plan
         num_epochs=cfg.SOLVER.MAX_EPOCH,
         eval_period=cfg.TRAIN.EVAL_PERIOD,
     )
-
-
-def _clip_shape(data) -> tuple[int, int, int, int]:
-    return (3, data.NUM_FRAMES, data.TRAIN_CROP_SIZE, data.TRAIN_CROP_SIZE)
 
 
 def _build_schedule(solver) -> Callable[[float], float]:
@@ -232,7 +226,7 @@ def _build_records(
 
 def _describe(cfg, model: nn.Module, precision: str, train: DataLoader, val: DataLoader) -> None:
     """Say what is about to be trained, so that a wrong number is seen before the hours it would cost."""
-    solver, clip_shape = cfg.SOLVER, _clip_shape(cfg.DATA)
+    solver, clip_shape = cfg.SOLVER, training_clip_shape(cfg)
     size = "x".join(map(str, clip_shape[1:]))
     for line in (
         f"model: {cfg.MODEL.MODEL_NAME}, {count_parameters(model):,} parameters, {count_gmacs(model, clip_shape):.2f} "

@@ -5,8 +5,6 @@ event; a number that is not finite is null. A run that continues repeats the lin
 last one counts. ``slowfast.utils.logging.read_events(OUTPUT_DIR, name)`` returns the events of one name.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import logging
@@ -110,7 +108,7 @@ class Recorder:
             if len(finite):
                 self._board().add_histogram(name, finite.cpu().numpy(), step)
 
-    def __enter__(self) -> Recorder:
+    def __enter__(self) -> "Recorder":
         return self
 
     def __exit__(self, error_type, *_) -> None:

@@ -3,8 +3,6 @@
 Values of the steps stay on the device until they are read, once per LOG_PERIOD.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import resource
@@ -46,7 +44,7 @@ class Counts:
     elapsed: float = 0.0  # s
     bad_videos: list[dict[str, str]] = field(default_factory=list)
 
-    def add(self, other: Counts) -> None:
+    def add(self, other: "Counts") -> None:
         """Add the sums of other steps."""
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)

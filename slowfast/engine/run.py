@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from importlib import metadata
 
 from slowfast.config import load_cfg, training_command
-from slowfast.utils.errors import UserError
+from slowfast.utils.errors import UserError, print_error
 
 logger = logging.getLogger(__name__)
 
@@ -241,8 +241,7 @@ def _git_commit() -> str | None:
 
 def _report(error: BaseException) -> int:
     """Write one line to the terminal and the traceback to ``run.log``; return the exit status."""
-    rank = os.environ.get("RANK", "0")
-    sys.stderr.write(f"{f'[process {rank}] ' if rank != '0' else ''}error: {error}\n")
+    print_error(error)
     for handler in logging.getLogger("slowfast").handlers:
         if isinstance(handler, logging.FileHandler):
             logging.raiseExceptions = False  # the disk may be what is full

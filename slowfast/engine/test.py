@@ -3,8 +3,6 @@
 Dimension letters: ``M`` videos, ``V`` views of a video, ``K`` classes.
 """
 
-from __future__ import annotations
-
 import itertools
 import logging
 import os
@@ -49,7 +47,7 @@ class Evaluation:
     on_bad_video: str
 
     @classmethod
-    def from_config(cls, cfg, process: Process, split: str) -> Evaluation:
+    def from_config(cls, cfg, process: Process, split: str) -> "Evaluation":
         """Build the views of ``val`` or ``test``; a bad video of a validation is no reason to end a run of days."""
         precision = resolve_precision(cfg.TEST.PRECISION, process.device)
         loader = construct_loader(cfg, split, process.rank, process.world_size)

@@ -4,8 +4,6 @@ Every module maps (B, T, H, W, C) to the same shape: clips, frames, token grid, 
 ``N`` heads of ``D``. A new one is a class and a row of ``ATTENTIONS``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -33,7 +31,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     @classmethod
-    def from_config(cls, cfg, stage: int, dim: int, num_heads: int) -> Attention:
+    def from_config(cls, cfg, stage: int, dim: int, num_heads: int) -> "Attention":
         return cls(dim, num_heads)
 
     def project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -111,7 +109,7 @@ class EmimAttention(Attention):
         self.motion_conv = MotionMlp(window, dim // num_heads, zero_init_motion) if motion else None
 
     @classmethod
-    def from_config(cls, cfg, stage: int, dim: int, num_heads: int) -> EmimAttention:
+    def from_config(cls, cfg, stage: int, dim: int, num_heads: int) -> "EmimAttention":
         return cls(dim, num_heads, motion=cfg.EMIM.MOTION, relative_bias=cfg.EMIM.RELATIVE_BIAS, **_shared(cfg, stage))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -156,7 +154,7 @@ class JointCostVolumeAttention(JointAttention):
         self.motion_conv = MotionMlp(window, dim // num_heads, zero_init_motion)
 
     @classmethod
-    def from_config(cls, cfg, stage: int, dim: int, num_heads: int) -> JointCostVolumeAttention:
+    def from_config(cls, cfg, stage: int, dim: int, num_heads: int) -> "JointCostVolumeAttention":
         name = f"joint_cost_volume in UNIFORMER.STAGE{stage}_ATTENTION"
         if cfg.EMIM.SAMPLING != "sliding" or not cfg.EMIM.MOTION:
             found = f"found {cfg.EMIM.SAMPLING} and {cfg.EMIM.MOTION}"

@@ -1,7 +1,5 @@
 """Registry of models, and the contract of its members."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from fvcore.common.registry import Registry
@@ -31,7 +29,7 @@ class Model(nn.Module):
     head: nn.Module
 
     @classmethod
-    def from_config(cls, cfg) -> Model:
+    def from_config(cls, cfg) -> "Model":
         raise NotImplementedError
 
     def layer_groups(self) -> list[list[nn.Parameter]]:

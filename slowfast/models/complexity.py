@@ -35,6 +35,11 @@ def count_gmacs(model: Model, clip_shape: tuple[int, int, int, int]) -> float:
     return count_macs(model, clip_shape).macs / 1e9
 
 
+def training_clip_shape(cfg) -> tuple[int, int, int, int]:
+    """Return the shape (3, T, H, W) of a clip in training."""
+    return 3, cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE
+
+
 def view_gflops(cfg, counted: dict[str, float]) -> float:
     """Return :func:`count_gmacs` of one view in testing; ``counted`` is a cache of such counts."""
     frames, side = cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE

@@ -1,7 +1,5 @@
 """UniFormer for video and still images (arXiv 2201.09450): ``B`` clips, ``C`` channels, ``T`` frames, ``K`` classes."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -88,7 +86,7 @@ class Uniformer(Model):
                 module.reset_parameters()
 
     @classmethod
-    def from_config(cls, cfg) -> Uniformer:
+    def from_config(cls, cfg) -> "Uniformer":
         return cls(
             num_classes=cfg.MODEL.NUM_CLASSES,
             embed_dim=cfg.UNIFORMER.EMBED_DIM,
@@ -157,7 +155,7 @@ class Uniformer2d(Uniformer):
     axes = 2  # of a map: height and width
 
     @classmethod
-    def from_config(cls, cfg) -> Uniformer2d:
+    def from_config(cls, cfg) -> "Uniformer2d":
         for section, key in (("EMIM", "MOTION"), ("UNIFORMER", "TEMPORAL_DOWNSAMPLE")):
             if cfg[section][key]:
                 raise UserError(

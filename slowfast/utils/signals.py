@@ -1,7 +1,5 @@
 """Requests to stop: a first signal lets the work at hand be finished and saved, a second one ends at once."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +21,7 @@ class StopRequest:
         self.status = 128 + signal.SIGTERM
         self._place: str | None = None  # set where stopping at once loses nothing
 
-    def __enter__(self) -> StopRequest:
+    def __enter__(self) -> "StopRequest":
         self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 

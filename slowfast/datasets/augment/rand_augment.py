@@ -3,8 +3,6 @@
 Dimension letters: ``H W`` height and width of the frames (px).
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable
@@ -83,7 +81,7 @@ class RandAugment:
     increasing: bool = False  # use the set whose severity always grows with the magnitude
 
     @classmethod
-    def from_string(cls, spec: str) -> RandAugment:
+    def from_string(cls, spec: str) -> "RandAugment":
         """Build from a string such as ``rand-m7-n4-mstd0.5-inc1``."""
         values: dict[str, str] = {}
         for part in spec.split("-"):
