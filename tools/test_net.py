@@ -10,10 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from slowfast.analysis.scores import compare, comparison_line, rescore
-from slowfast.engine.results import summary_line
 from slowfast.utils.errors import run_tool
-from slowfast.utils.metrics import ENSEMBLE_METHODS
 
 FROM_SCORES = """\
 Metrics, tables and pictures again from test_scores.npz, the logits of all views, which every test writes to OUTPUT_DIR;
@@ -21,25 +18,22 @@ of several files, an ensemble, in which each run counts by its weight, however m
 about the same videos, in any order; labels and class names must agree, numbers of views may differ."""
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
+def from_scores(argv: list[str]) -> None:
+    from slowfast.analysis.scores import compare, comparison_line, rescore
+    from slowfast.engine.results import summary_line
+    from slowfast.utils.metrics import ENSEMBLE_METHODS
+
     parser = argparse.ArgumentParser(prog="test_net.py --from-scores", description=FROM_SCORES)
     parser.add_argument("files", nargs="+", metavar="FILE", help="score file (.npz)")
     method = "how views become one score: mean_probability for models whose logits differ in scale; default: as tested"
     parser.add_argument("--method", choices=list(ENSEMBLE_METHODS), help=method)
     parser.add_argument("--weights", nargs="+", type=float, metavar="W", help="one per file; default: equal")
-    parser.add_argument(
-        "--compare", action="store_true", help="say whether the second of two files is better: bootstrap"
-    )
+    parser.add_argument("--compare", action="store_true", help="whether the second of two files is better: bootstrap")
     parser.add_argument("--out", metavar="FOLDER", help="write the results there; default: print them only")
     args = parser.parse_args(argv)
-    if args.compare and (len(args.files) != 2 or args.weights):
-        parser.error(f"--compare takes two files and no --weights, found {len(args.files)} files")
-    return args
-
-
-def from_scores(argv: list[str]) -> None:
-    args = parse(argv)
     if args.compare:
+        if len(args.files) != 2 or args.weights:
+            parser.error(f"--compare takes two files and no --weights, found {len(args.files)} files")
         found = compare(*args.files, args.method, args.out)
         print(f"A: {args.files[0]}\nB: {args.files[1]}\n{found['num_videos']} videos")
         for key, name in (("top1", "top-1"), ("top5", "top-5"), ("mean_class", "mean class")):

@@ -52,12 +52,6 @@ class TrainSampler(Sampler):
                 f"number of processes, {self.world_size}, up to the number of training videos, {self.num_videos}"
             )
 
-    @property
-    def order(self) -> dict[str, int]:
-        """Settings that fix the videos of every step of an epoch."""
-        fixed = {"videos": self.num_videos, "TRAIN.BATCH_SIZE": self.global_batch, "RNG_SEED": self.seed}
-        return fixed | {"AUG.SAMPLER_REPEATS": self.repeats}
-
     def set_epoch(self, epoch: int, first_step: int = 0) -> None:
         """Choose the permutation and the random draws of the next iteration, which leaves out the first steps."""
         self.epoch = epoch

@@ -4,6 +4,7 @@ import glob
 import logging
 import os
 import re
+from dataclasses import dataclass
 
 import torch
 import yaml
@@ -35,27 +36,22 @@ _MAY_DIFFER = (
 )  # fmt: skip
 
 
+@dataclass
 class Checkpoints:
     """The checkpoints of a training run, whose state is a ``train.TrainState``.
 
-    Args:
-        output_dir: folder of the run.
-        identity: cfg, class_names and lists (hash of the training list), which must stay as they are, world_size and
-            num_steps (of an epoch), which may change.
-        recorder: of the run.
-        is_main: whether this process writes.
-        num_kept: how many of the newest are kept.
-        period: epochs between two.
-        steps: steps between two within an epoch; 0 for none.
-        may_change: whether a run with another identity is continued.
+    ``identity`` has cfg, class_names and lists (hash of the training list), which must stay as they are, world_size and
+    num_steps (of an epoch), which may change.
     """
 
-    def __init__(
-        self, output_dir: str, identity: dict, recorder: Recorder, is_main: bool,
-        *, num_kept: int, period: int, steps: int, may_change: bool,
-    ) -> None:  # fmt: skip
-        self.output_dir, self.identity, self.recorder, self.is_main = output_dir, identity, recorder, is_main
-        self.num_kept, self.period, self.steps, self.may_change = num_kept, period, steps, may_change
+    output_dir: str
+    identity: dict
+    recorder: Recorder
+    is_main: bool  # the process that writes
+    num_kept: int  # of the newest
+    period: int  # epochs between two
+    steps: int  # between two within an epoch; 0 for none
+    may_change: bool  # whether a run with another identity is continued
 
     def resume(self, state) -> None:
         """Restore the newest checkpoint, refusing that of another run; a new run stays as it is."""

@@ -62,31 +62,22 @@ class Counts:
     state_dict = asdict
 
 
+@dataclass(eq=False)
 class Report:
-    """The report of one process on its training; only the main one writes.
+    """The report of one process on its training; only the main one writes."""
 
-    Args:
-        recorder: of the run.
-        process: this process.
-        paths: of the training videos, by index.
-        scaler: of the loss.
-        draw: draws the first batch of some epochs (clips, targets, epoch, step); None for no pictures.
-        log_period: steps between two readings.
-        may_skip: whether steps that are not finite are left out instead of ending the run.
-        max_bad_share: of the videos.
-        histogram_period: epochs between two sets of histograms; 0 for none.
-    """
-
-    def __init__(
-        self, recorder: Recorder, process: Process, paths: Sequence[str], scaler: torch.amp.GradScaler,
-        draw: Callable | None, *, log_period: int, may_skip: bool, max_bad_share: float, histogram_period: int,
-    ) -> None:  # fmt: skip
-        self.recorder, self.process, self.paths, self.scaler, self.draw = recorder, process, paths, scaler, draw
-        self.log_period, self.may_skip = log_period, may_skip
-        self.max_bad_share, self.histogram_period = max_bad_share, histogram_period
-        self._steps: list[tuple] = []  # not read yet: number, values on the device, clips, videos, learning rate
-        self._recent = Counts()  # of this process, since the last reading
-        self._num_skipped = 0  # in a row
+    recorder: Recorder
+    process: Process
+    paths: Sequence[str]  # of the training videos, by index
+    scaler: torch.amp.GradScaler
+    draw: Callable | None  # draws the first batch of some epochs (clips, targets, epoch, step); None for no pictures
+    log_period: int  # steps between two readings
+    may_skip: bool  # leave steps out that are not finite, instead of ending the run
+    max_bad_share: float  # of the videos
+    histogram_period: int  # epochs between two sets of histograms; 0 for none
+    _steps: list[tuple] = field(default_factory=list)  # unread: number, values on the device, clips, videos, rate
+    _recent: Counts = field(default_factory=Counts)  # of this process, since the last reading
+    _num_skipped: int = 0  # in a row
 
     def watch(self, loader: DataLoader, epoch: int, first_step: int) -> Iterator[Batch]:
         """Yield the batches of an epoch from ``first_step`` on, with a progress bar where there is a terminal."""

@@ -35,12 +35,7 @@ def draw_batch(
 
     Args:
         clips: float (B, 3, T, H, W), normalised by ``mean`` and ``std``, on any device; B at least 1.
-        targets: (B, K): smoothed, and mixed of at most two classes.
-        mean: see DATA.MEAN.
-        std: see DATA.STD.
-        label_smoothing: weight of the uniform distribution in the targets.
-        class_names: K names, or None for numbers.
-        title: first line of the picture.
+        targets: (B, K): smoothed by ``label_smoothing``, and mixed of at most two classes.
 
     Returns:
         The picture, uint8 (height, width, 3).
@@ -89,13 +84,7 @@ def write_png(pixels: np.ndarray, path: str) -> None:
 
 
 def plot_learning_curves(train: Sequence[dict], val: Sequence[dict], path: str) -> None:
-    """Draw training loss, and training and validation top-1, over epochs.
-
-    Args:
-        train: entries with ``epoch``, ``loss`` and ``top1`` (percent).
-        val: entries with ``epoch`` and ``top1`` (percent); may be empty.
-        path: PNG file to write.
-    """
+    """Draw loss and top-1 (percent) of ``train``, an entry per epoch, and top-1 of ``val``, which may be empty."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -117,9 +106,9 @@ def plot_learning_curves(train: Sequence[dict], val: Sequence[dict], path: str) 
 
 def plot_confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str) -> None:
     """Draw counts (K, K), rows the true class, as shares of each row; names only where they can be read."""
-    num_classes = len(matrix)
     from matplotlib.figure import Figure
 
+    num_classes = len(matrix)
     side = min(4 + 0.32 * num_classes, 16)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axis = figure.subplots()
