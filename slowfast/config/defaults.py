@@ -40,13 +40,11 @@ _declare(
     ),
     PATH_TO_DATA_DIR=text("", "Folder of the list files, or of the folders of the splits."),
     PATH_PREFIX=text("", 'Folder to which paths in the lists are relative; "" means PATH_TO_DATA_DIR.'),
-    LABEL_PATH_TEMPLATE=text(
-        "{}.csv", 'Name of a list, {} being train | val | test; "test" without a list reads "val".'
-    ),
+    LABEL_PATH_TEMPLATE=text("{}.csv", 'Name of a list, {} being train | val | test; "test" without one is "val".'),
     CLASS_NAMES_FILE=text("", 'Class names, one a line in label order; "" means classes.txt beside the lists, if any.'),
     EXCLUDE_FILE=text("", "Videos to leave out: the bad_items.csv of `tools/prepare_data.py check`, or a path a line."),
     EXPECTED_NUM_VIDEOS=numbers(
-        [], "Training and validation videos of the complete data set, for the check; [] if unknown."
+        [], "Training and validation videos of the complete set, for the check; [] if unknown."
     ),
     SOURCE=choice(
         "video",
@@ -59,7 +57,7 @@ _declare(
     IMAGE_TEMPLATE=text("{:05d}.jpg", "File name of one frame inside its folder."),
     FIRST_IMAGE=number(1, "Number of the first frame of a folder.", low=0),
     DECODING_BACKEND=choice(
-        "auto", "pyav", "decord", meaning="auto is pyav; decord refuses what it cannot read exactly."
+        "auto", "pyav", "decord", meaning="auto is pyav; decord refuses what it cannot read right."
     ),
     FRAME_SAMPLING=choice(
         "sparse",
@@ -82,9 +80,7 @@ _declare(
     TRAIN_JITTER_ASPECT_RELATIVE=numbers(
         [0.75, 1.3333], "Aspect ratio (width / height) of the random resized crop.", length=2, rising=True, above=0
     ),
-    RANDOM_FLIP=flag(
-        False, "Mirror half of the training clips. Never for labels with directions (Something-Something)."
-    ),
+    RANDOM_FLIP=flag(False, "Mirror half of the training clips; never where labels have directions."),
     MAX_BAD_SHARE=number(0.05, "Share of an epoch's videos that may fail to decode in training.", low=0, high=1),
     ENSEMBLE_METHOD=choice("sum_logits", "mean_probability", "max", meaning="Views of a video to one score."),
 )
@@ -92,9 +88,7 @@ _declare(
 _declare(
     "AUG",
     NUM_SAMPLE=number(2, "Augmented copies of every decoded video (repeated augmentation, arXiv 1901.09335).", low=1),
-    SAMPLER_REPEATS=number(
-        1, "Times in a row that the sampler draws each video; DeiT (arXiv 2012.12877) has 3.", low=1
-    ),
+    SAMPLER_REPEATS=number(1, "Times in a row that the sampler draws a video; DeiT (arXiv 2012.12877) has 3.", low=1),
     AA_TYPE=text(
         "rand-m7-n4-mstd0.5-inc1",
         'RandAugment (arXiv 1909.13719), alike for all frames: "" (off) or rand-mM-nN[-mstdS][-inc1], M magnitude 0 to '
@@ -144,9 +138,7 @@ _declare(
     MLP_RATIO=number(4.0, "Hidden width of the MLPs over their input width.", above=0),
     INIT_STD=number(0.02, "Standard deviation of the initial weights of linear layers.", above=0),
     DROP_DEPTH_RATE=number(0.1, "Stochastic depth of the last block, growing linearly from 0.", low=0, below=1),
-    TEMPORAL_DOWNSAMPLE=flag(
-        False, "Halve the frame rate in the stem, as UniFormer does; EMIM and its baselines do not."
-    ),
+    TEMPORAL_DOWNSAMPLE=flag(False, "Halve the frame rate in the stem, as UniFormer; EMIM and its baselines do not."),
     STAGE3_ATTENTION=names(
         ["emim", "joint"],
         "Attention of the blocks of stage 3: names from ATTENTIONS (`slowfast/models/attention.py`), repeated from its "
@@ -198,19 +190,13 @@ _declare(
 
 _declare(
     "SOLVER",
-    OPTIMIZING_METHOD=choice(
-        "adamw", "sgd", meaning="adamw (arXiv 1711.05101) with BETAS | sgd with Nesterov's MOMENTUM."
-    ),
+    OPTIMIZING_METHOD=choice("adamw", "sgd", meaning="adamw (arXiv 1711.05101): BETAS | sgd: Nesterov's MOMENTUM."),
     BASE_LR=number(2e-4, "Learning rate of one step of TRAIN.BATCH_SIZE videos.", above=0),
     BETAS=numbers([0.9, 0.999], "Decay of AdamW's moments.", length=2, low=0, below=1),
     MOMENTUM=number(0.9, "Momentum of sgd.", low=0, below=1),
     WEIGHT_DECAY=number(0.05, "Decoupled weight decay.", low=0, high=1),
-    LAYER_DECAY=number(
-        1.0, "Factor of the rate from each block to the one before (arXiv 2106.08254).", above=0, high=1
-    ),
-    EMA_DECAY=number(
-        0.0, "Decay d of averaged weights, w_a <- d w_a + (1 - d) w at every step; 0 is off.", low=0, below=1
-    ),
+    LAYER_DECAY=number(1.0, "Factor of the rate from a block to the one before (arXiv 2106.08254).", above=0, high=1),
+    EMA_DECAY=number(0.0, "Decay d of averaged weights, w_a <- d w_a + (1 - d) w each step; 0: off.", low=0, below=1),
     DECAY_RELATIVE_BIAS=flag(False, "Decay EMIM's relative bias, as the published runs did, though not on purpose."),
     MAX_EPOCH=number(60, "Epochs.", low=1),
     WARMUP_EPOCHS=number(5.0, "Epochs of linear warm-up, followed by half a cosine.", low=0),
@@ -258,9 +244,7 @@ _declare(
     WEIGHTS=choice("model", "ema", meaning="Weights of a checkpoint that are tested; ema needs SOLVER.EMA_DECAY."),
     CHECKPOINT_FILE_PATH=text("", 'Checkpoint or published weight file to test; "" means the best of OUTPUT_DIR.'),
     PRECISION=choice("fp32", "auto", "bf16", "fp16", meaning="Precision of validation and test."),
-    ON_BAD_VIDEO=choice(
-        "error", "count_wrong", meaning="A video without a finite score: stop, naming it | count as wrong."
-    ),
+    ON_BAD_VIDEO=choice("error", "count_wrong", meaning="A video without a finite score: stop | count as wrong."),
 )
 
 _declare(
@@ -280,9 +264,7 @@ _declare(
     "DIST",
     BACKEND=choice("auto", "nccl", "gloo", meaning="Process group; auto is nccl on CUDA, else gloo."),
     TIMEOUT_MIN=number(30.0, "Minutes after which a collective that does not complete is an error.", above=0),
-    SYNC_BATCHNORM=flag(
-        False, "Batch norms take the statistics of all processes (CUDA only); the paper's runs did not."
-    ),
+    SYNC_BATCHNORM=flag(False, "Batch norms take the statistics of all processes (CUDA only); not the paper's."),
 )
 
 

@@ -63,12 +63,8 @@ def check_settings(cfg: CfgNode) -> None:
     if data.SOURCE == "video" and data.DECODING_BACKEND == "decord":
         import_decord()
     if data.PACKED and data.PATH_PREFIX:
-        raise UserError(
-            f"DATA.PATH_PREFIX is {data.PATH_PREFIX!r} and DATA.PACKED {data.PACKED!r}; allowed: one of them"
-        )
+        raise UserError(f"DATA.PATH_PREFIX is {data.PATH_PREFIX!r} and DATA.PACKED {data.PACKED!r}; allowed: only one")
     if "{}" not in data.LABEL_PATH_TEMPLATE:
-        raise UserError(
-            f"DATA.LABEL_PATH_TEMPLATE is {data.LABEL_PATH_TEMPLATE!r}, it needs a {{}} for train | val | test"
-        )
+        raise UserError(f"DATA.LABEL_PATH_TEMPLATE is {data.LABEL_PATH_TEMPLATE!r}, it needs {{}} for the split")
     if data.SOURCE == "frames" and not re.fullmatch(r"[^{}]*\{(:0?\d*d?)?\}[^{}]*", template):
         raise UserError(f"DATA.IMAGE_TEMPLATE is {template!r}, it needs one place for a number, as in '{{:05d}}.jpg'")

@@ -57,9 +57,7 @@ class Checkpoints:
         """Restore the newest checkpoint, refusing that of another run; a new run stays as it is."""
         best, newest = os.path.join(self.output_dir, FOLDER, BEST), read_newest(self.output_dir)
         if newest is None and os.path.exists(best):
-            raise UserError(
-                f"{best} is of another run, whose other checkpoints are gone: remove it, or change OUTPUT_DIR"
-            )
+            raise UserError(f"{best} is of a run whose other checkpoints are gone: remove it, or change OUTPUT_DIR")
         if newest is not None:
             path, saved = newest
             self._refuse_other_run(path, saved)
@@ -69,7 +67,7 @@ class Checkpoints:
                 state.begin_epoch(state.epoch)
             steps = f" and {state.step} steps" if state.step else ""
             logger.info("resumed from %s: %d epochs%s done", path, state.epoch, steps)
-            self.recorder.resume_at(state.epoch * self.identity["num_steps"] + state.step)
+            self.recorder.resumed_at = state.epoch * self.identity["num_steps"] + state.step
         starts = gather_to_all((state.epoch, state.step))
         if len(set(starts)) > 1:
             raise UserError(

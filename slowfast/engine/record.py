@@ -8,14 +8,16 @@ last one counts. ``slowfast.utils.logging.read_events(OUTPUT_DIR, name)`` return
 import contextlib
 import importlib.util
 import logging
+import time
 from pathlib import Path
 
 import numpy as np
+import simplejson
 import torch
 import yaml
 
 from slowfast.utils.errors import UserError
-from slowfast.utils.logging import EventLog, read_events
+from slowfast.utils.logging import EVENT_LOG, read_events
 
 logger = logging.getLogger(__name__)
 
@@ -52,32 +54,41 @@ class Recorder:
     """
 
     def __init__(self, output_dir: str, enabled: bool, tensorboard: bool, wandb_run=None) -> None:
-        self.output_dir = output_dir
-        self._events = EventLog(output_dir, enabled)
+        self.output_dir, self.enabled = output_dir, enabled
+        self.path = Path(output_dir, EVENT_LOG)
+        # A run that died while writing leaves half a line, which the next event must not continue.
+        if enabled and self.path.exists() and self.path.read_bytes()[-1:] not in (b"", b"\n"):
+            self._append("\n")
         self._has_board = enabled and tensorboard
         self._wandb_run = wandb_run
         self._writer = None
-        self._resumed_at: int | None = None
+        # Steps beyond it are taken again: TensorBoard hides what it has of them. To be set before anything is drawn.
+        self.resumed_at: int | None = None
         self._texts: dict[str, str] = {}  # shown when the board is opened, after it is known where the run resumes
-
-    def resume_at(self, step: int) -> None:
-        """Hide what TensorBoard has of later steps, which are going to be taken again; before anything is drawn."""
-        self._resumed_at = step
 
     def _board(self):
         if self._writer is None and self._has_board:
             from torch.utils.tensorboard import SummaryWriter  # takes a second
 
-            purge_step = None if self._resumed_at is None else self._resumed_at + 1
+            purge_step = None if self.resumed_at is None else self.resumed_at + 1
             self._writer = SummaryWriter(f"{self.output_dir}/tensorboard", purge_step=purge_step)
             for name, content in self._texts.items():
                 self._writer.add_text(name, "\n".join(f"    {line}" for line in content.splitlines()))
         return self._writer
 
     def event(self, name: str, **fields) -> None:
-        """Append a JSON line."""
+        """Append a JSON line; NaN and infinity become null, which plain JSON does not have."""
         assert set(fields) == set(EVENTS[name]), f"fields of event {name}"
-        self._events.write(name, **fields)
+        if self.enabled:
+            line = {"event": name, "time": round(time.time(), 3), **fields}
+            self._append(simplejson.dumps(line, ignore_nan=True) + "\n")
+
+    def _append(self, text: str) -> None:
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written: {error.strerror}") from error
 
     def scalars(self, name: str, step: int, **fields: float) -> None:
         """Append a JSON line and draw every field at ``step`` (training steps since the start of the run)."""
@@ -130,9 +141,7 @@ def build_recorder(cfg, is_main: bool) -> Recorder:
         if found is None or found.origin is None:  # the package calls the folder of its data like itself
             raise UserError("WANDB.ENABLE is True, but the package is not installed: pip install wandb")
         if not wandb.PROJECT or not board.ENABLE:
-            raise UserError(
-                "WANDB.ENABLE needs WANDB.PROJECT, made if there is none, and TENSORBOARD.ENABLE, to mirror it"
-            )
+            raise UserError("WANDB.ENABLE needs WANDB.PROJECT, any new name too, and TENSORBOARD.ENABLE, to mirror it")
     run = _start_wandb(cfg.OUTPUT_DIR, wandb.PROJECT, yaml.safe_load(cfg.dump())) if wandb.ENABLE and is_main else None
     return Recorder(cfg.OUTPUT_DIR, is_main, board.ENABLE, run)
 
@@ -147,8 +156,6 @@ def _start_wandb(output_dir: str, project: str, config: dict):
     try:
         run = wandb.init(project=project, id=run_id, resume="allow", dir=output_dir, config=config, **settings)
     except wandb.errors.Error as error:
-        raise UserError(
-            f"Weights & Biases: {error} (`wandb login` logs in; WANDB_MODE=offline needs no account)"
-        ) from error
+        raise UserError(f"Weights & Biases: {error} (log in: `wandb login`; WANDB_MODE=offline needs none)") from error
     path.write_text(f"{run.id}\n")
     return run

@@ -1,22 +1,6 @@
 """Results of a test, for programs (JSON, CSV, score files) and for people (text, pictures).
 
-A score file holds what a model said about every view of every video, from which everything else can be computed: an
-``.npz`` that ``numpy.load`` opens without pickle. Letters: ``M`` videos, ``V`` views, ``K`` classes.
-
-===============  ==================  ==================================================================================
-array            shape, type         content
-===============  ==================  ==================================================================================
-``videos``       (M,) text           paths as in the list file
-``labels``       (M,) int64          true classes
-``views``        (V,) int64          numbers of the views, ``clip * crops + crop``
-``logits``       (M, V, K) float32   outputs of the model; NaN for a video that has no score
-``scores``       (M, K) float64      scores of the videos, by the ensemble method in ``facts``
-``class_names``  (K,) text           or (0,) if classes have no names
-``facts``        () text             JSON: protocol (and view_protocol, without the ensemble method), ensemble_method,
-                                     checkpoint, checkpoint_time, epoch, precision, bad_videos, config
-===============  ==================  ==================================================================================
-
-A file of another program needs ``videos``, ``labels`` and ``logits`` only.
+docs/results.md describes score files. Letters: ``M`` videos, ``V`` views, ``K`` classes.
 """
 
 import csv
@@ -117,7 +101,7 @@ def write_json(path: str, content: dict) -> None:
 
 @dataclass(frozen=True)
 class Scores:
-    """Content of a score file, see the top of this module; ``path`` is the file, for messages."""
+    """Content of a score file; ``path`` is the file, for messages."""
 
     videos: np.ndarray
     labels: np.ndarray

@@ -55,7 +55,6 @@ def _result(future: Future, limit_sec: float) -> Any:
         return f"no result after {limit_sec:g} s"
     except ProcessExpired as error:
         code = error.exitcode
-        end = (
-            f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with status {code}"
-        )
-        return f"the process that read it {end}"
+        if code < 0:
+            return f"the process that read it was killed by signal {-code} ({signal.Signals(-code).name})"
+        return f"the process that read it ended with status {code}"

@@ -41,6 +41,5 @@ def read_annotation(folder: Path) -> Annotation:
         return clip_id, label_of(template.replace("[", "").replace("]", ""), labels, labels_path.name)
 
     splits = (read_split(read_entries(path, id=str, template=str), parse, path) for path in paths)
-    return Annotation(
-        *splits, sorted(labels, key=labels.__getitem__), usual_frames=(4, 141)
-    )  # at its own 12 frames per second
+    names = sorted(labels, key=labels.__getitem__)
+    return Annotation(*splits, names, usual_frames=(4, 141))  # at its own 12 frames per second

@@ -1,4 +1,4 @@
-"""Log for people, one JSON line per event for programs, and progress on terminals and without one."""
+"""Log for people, events of a run, and progress on terminals and without one."""
 
 import io
 import logging
@@ -13,8 +13,6 @@ from typing import TextIO
 
 import simplejson
 from tqdm import tqdm
-
-from slowfast.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -40,30 +38,6 @@ def setup_logging(output_dir: str | None, is_main: bool) -> None:
         file = logging.FileHandler(os.path.join(output_dir, TEXT_LOG))
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         root.addHandler(file)
-
-
-class EventLog:
-    """Append events, {"event": name, "time": seconds since 1970, **fields}, to ``log.jsonl``, if ``enabled``."""
-
-    def __init__(self, output_dir: str, enabled: bool = True) -> None:
-        self.path = Path(output_dir, EVENT_LOG)
-        self.enabled = enabled
-        # A run that died while writing leaves half a line, which the next event must not continue.
-        if enabled and self.path.exists() and self.path.read_bytes()[-1:] not in (b"", b"\n"):
-            self._append("\n")
-
-    def write(self, event: str, **fields) -> None:
-        """Append one line; NaN and infinity become null, which plain JSON does not have."""
-        if self.enabled:
-            line = {"event": event, "time": round(time.time(), 3), **fields}
-            self._append(simplejson.dumps(line, ignore_nan=True) + "\n")
-
-    def _append(self, text: str) -> None:
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(text)
-        except OSError as error:
-            raise UserError(f"{self.path} cannot be written: {error.strerror}") from error
 
 
 def read_events(output_dir: str, event: str = "") -> list[dict]:

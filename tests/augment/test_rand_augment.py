@@ -90,5 +90,5 @@ def test_grammar():
 )
 def test_grammar_errors_name_the_key_and_the_part(spec):
     bad_part = spec.split("-")[0 if not spec.startswith("rand-") else -1]
-    with pytest.raises(UserError, match=rf"AUG\.AA_TYPE '{spec}': part '{bad_part}' is not understood or repeated"):
+    with pytest.raises(UserError, match=rf"AUG\.AA_TYPE '{spec}': part '{bad_part}' is unknown or repeated"):
         RandAugment.from_string(spec)

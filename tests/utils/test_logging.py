@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from slowfast.utils.logging import EventLog, read_events
+from slowfast.engine.record import Recorder
+from slowfast.utils.logging import read_events
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,10 +92,13 @@ def test_other_processes_draw_no_bar_and_clear_the_line_of_the_main_one(tmp_path
 
 
 def test_events_after_a_crash_are_read(tmp_path):
-    EventLog(tmp_path).write("start", value=float("nan"))
+    def write(path, is_main=True):
+        Recorder(tmp_path, is_main, tensorboard=False).event("bad_video", epoch=float("nan"), path=path, reason="")
+
+    write("start")
     with open(tmp_path / "log.jsonl", "a") as file:
         file.write('{"event": "half')
-    EventLog(tmp_path).write("end", value=1)
-    EventLog(tmp_path, enabled=False).write("unwanted")
-    assert [(event["event"], event["value"]) for event in read_events(tmp_path)] == [("start", None), ("end", 1)]
-    assert len(read_events(tmp_path, "end")) == 1
+    write("end")
+    write("unwanted", is_main=False)
+    assert [(event["path"], event["epoch"]) for event in read_events(tmp_path)] == [("start", None), ("end", None)]
+    assert len(read_events(tmp_path, "bad_video")) == 2 and read_events(tmp_path, "val") == []

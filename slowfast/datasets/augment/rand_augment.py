@@ -88,9 +88,7 @@ class RandAugment:
             key = part.rstrip(".0123456789")
             is_known = key not in values and (key == "rand") != bool(values)
             if not is_known or not re.fullmatch(VALUES.get(key, "(?!)"), part.removeprefix(key)):
-                raise UserError(
-                    f"AUG.AA_TYPE {spec!r}: part {part!r} is not understood or repeated; expected {GRAMMAR}"
-                )
+                raise UserError(f"AUG.AA_TYPE {spec!r}: part {part!r} is unknown or repeated; expected {GRAMMAR}")
             values[key] = part.removeprefix(key)
         magnitude, std = float(values.get("m", 10)), float(values.get("mstd", 0))
         return cls(magnitude, int(values.get("n", 2)), std, "inc" in values)
