@@ -1,7 +1,5 @@
 """Hundreds of damaged files: each is named in a DecodeError or read right, and none ends or stops a process."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """Files that cannot be read are named with one reason; folders of frames and still images."""
 
-from __future__ import annotations
-
 import pickle
 import shutil
 import sys

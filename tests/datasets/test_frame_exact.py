@@ -1,7 +1,5 @@
 """A file is what FFmpeg shows of it, whatever frames are asked for, in whatever order, from a path or from bytes."""
 
-from __future__ import annotations
-
 import os
 from fractions import Fraction
 from pathlib import Path

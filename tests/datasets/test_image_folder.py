@@ -1,7 +1,5 @@
 """Still images: folders of classes and lists, files of every kind, and ImageNet's evaluation to the pixel."""
 
-from __future__ import annotations
-
 import shutil
 
 import numpy as np

@@ -1,7 +1,5 @@
 """From list files on disk to batches, through the configuration."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import pickle

@@ -1,7 +1,5 @@
 """A pack gives the frames of the files it was made from, whatever happened on the way, and never those of others."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import pickle

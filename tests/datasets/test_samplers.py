@@ -1,7 +1,5 @@
 """The order of training items and the shares of evaluation, whatever the number of processes."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 

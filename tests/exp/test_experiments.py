@@ -1,5 +1,6 @@
 """Experiments against the tables of the papers and of the released runs, and the page that lists them."""
 
+import csv
 import json
 import os
 import re
@@ -22,42 +23,11 @@ ROOT = Path(__file__).parents[2]
 ALIAS = "uniformer_s16_sthv1_pre1k_uniformer_extra_attn64_ATTN_ATTN_7_7_LG"
 
 DEPTH = {"S": [3, 4, 8, 3], "B": [5, 8, 20, 7]}
-IN1K = {"S": "pretrained/uniformer_small_in1k.pth", "B": "pretrained/uniformer_base_in1k.pth"}
-NONE, STAGE3, STAGES123 = [0, 0, 0, 0], [0, 0, 20, 0], [5, 8, 20, 0]
 
-# The nine runs that EMIM's authors released, as their command lines had them: size, frames, start, videos of a step on
-# all nodes, learning rate, epochs, warm-up, stochastic depth, gradient clipping, seed, clips, crops, checkpointing.
-RELEASED = {
-    "emim_s16_ssv1_in1k": ("S", 16, "IN", 32, 2e-4, 60, 5, 0.20, 20, 0, 1, 3, NONE),
-    "emim_s16_ssv1_k400": ("S", 16, "exp/emim_s16_k400_in1k", 32, 2e-4, 60, 5, 0.25, 20, 0, 1, 3, NONE),
-    "emim_s16_ssv2_k400": ("S", 16, "exp/emim_s16_k400_in1k", 32, 2e-4, 50, 5, 0.30, 20, 0, 1, 3, NONE),
-    "emim_b16_ssv2_k400": ("B", 16, "exp/emim_b16_k400_in1k", 40, 2.5e-4, 50, 5, 0.40, 20, 6666, 1, 3, NONE),
-    "emim_b32_ssv1_k400": ("B", 32, "exp/emim_b16_k400_in1k", 64, 4e-4, 60, 5, 0.55, 20, 6666, 1, 3, STAGE3),
-    "emim_b32_ssv2_k400": ("B", 32, "exp/emim_b16_k400_in1k", 128, 8e-4, 50, 5, 0.45, 20, 6666, 2, 3, STAGE3),
-    "emim_s16_k400_in1k": ("S", 16, "IN", 64, 2e-4, 110, 10, 0.0875, 20, 6666, 4, 3, NONE),
-    "emim_b16_k400_in1k": ("B", 16, "IN", 160, 5e-4, 110, 10, 0.30, 5, 666, 4, 3, STAGE3),
-    "emim_b32_k400_in1k": ("B", 32, "IN", 256, 8e-4, 110, 10, 0.40, 20, 6666, 4, 3, STAGES123),
-}
-# Not released by them: EMIM-B/16 on V1 and Diving48, the baselines; UniFormer as published.
-OTHERS = {
-    "emim_b16_ssv1_k400": ("B", 16, "exp/emim_b16_k400_in1k", 40, 2.5e-4, 60, 5, 0.55, 20, 6666, 1, 3, NONE),
-    "emim_s16_diving48_in1k": ("S", 16, "IN", 32, 2e-4, 60, 5, 0.30, 20, 0, 1, 3, NONE),
-    "emim_s16_diving48_k400": ("S", 16, "exp/emim_s16_k400_in1k", 32, 2e-4, 60, 5, 0.30, 20, 0, 1, 3, NONE),
-    "emim_b16_diving48_in1k": ("B", 16, "IN", 32, 2e-4, 60, 5, 0.40, 20, 6666, 1, 3, NONE),
-    "emim_b16_diving48_k400": ("B", 16, "exp/emim_b16_k400_in1k", 32, 2e-4, 60, 5, 0.40, 20, 6666, 1, 3, NONE),
-    "emim_b32_diving48_in1k": ("B", 32, "IN", 32, 2e-4, 60, 5, 0.45, 20, 6666, 1, 3, STAGE3),
-    "emim_b32_diving48_k400": ("B", 32, "exp/emim_b16_k400_in1k", 32, 2e-4, 60, 5, 0.45, 20, 6666, 1, 3, STAGE3),
-    "joint_s16_ssv1_in1k": RELEASED["emim_s16_ssv1_in1k"],
-    "joint_s16_ssv1_k400": ("S", 16, "exp/joint_s16_k400_in1k", *RELEASED["emim_s16_ssv1_k400"][3:]),
-    "joint_s16_k400_in1k": RELEASED["emim_s16_k400_in1k"],
-    "uniformer_s16_ssv1_k400": ("S", 16, "exp/uniformer_s16_k400_in1k", 32, 2e-4, 60, 5, 0.2, 20, 0, 1, 3, NONE),
-    "uniformer_b32_ssv1_k400": ("B", 32, "exp/uniformer_b16_k400_in1k", 32, 2e-4, 60, 5, 0.6, 20, 6666, 1, 3, NONE),
-    "uniformer_s16_ssv2_k400": ("S", 16, "exp/uniformer_s16_k400_in1k", 32, 2e-4, 50, 5, 0.3, 20, 0, 1, 3, NONE),
-    "uniformer_b32_ssv2_k400": ("B", 32, "exp/uniformer_b16_k400_in1k", 32, 2e-4, 50, 5, 0.5, 20, 6666, 1, 3, NONE),
-    "uniformer_s16_k400_in1k": ("S", 16, "IN", 32, 1e-4, 110, 10, 0.1, 20, 6666, 4, 1, NONE),
-    "uniformer_b16_k400_in1k": ("B", 16, "IN", 40, 1.25e-4, 110, 10, 0.3, 20, 6666, 4, 1, NONE),
-    "uniformer_b32_k400_in1k": ("B", 32, "IN", 32, 1e-4, 110, 10, 0.3, 20, 6666, 4, 1, NONE),
-}
+# The nine runs that EMIM's authors released, as their command lines had them (videos of a step on all nodes), then what
+# they have not: EMIM-B/16 on V1 and Diving48, the baselines; UniFormer as published.
+with open(Path(__file__).with_name("recipes.csv"), encoding="utf-8") as file:
+    RECIPES = {recipe["name"]: recipe for recipe in csv.DictReader(file)}
 DATA = {  # classes, flips, sampling, videos
     "ssv1": (174, False, "sparse", [86017, 11522]),
     "ssv2": (174, False, "sparse", [168913, 24777]),
@@ -65,20 +35,7 @@ DATA = {  # classes, flips, sampling, videos
     "diving48": (48, True, "sparse", [15027, 1970]),
 }
 ATTENTION = {"emim": ["emim", "joint"], "joint": ["joint"], "uniformer": ["joint"]}
-# In all nine runs.
-COMMON = """
-DATA: {TRAIN_JITTER_SCALES_RELATIVE: [0.08, 1.0], TRAIN_JITTER_ASPECT_RELATIVE: [0.75, 1.3333], TRAIN_CROP_SIZE: 224,
-  TEST_CROP_SIZE: 224, TEST_SHORT_SIDE: 0, ENSEMBLE_METHOD: sum_logits, MEAN: [0.45, 0.45, 0.45],
-  STD: [0.225, 0.225, 0.225], SAMPLING_RATE: 4}
-AUG: {AA_TYPE: rand-m7-n4-mstd0.5-inc1, RE_PROB: 0.25, RE_MODE: pixel, RE_COUNT: 1, NUM_SAMPLE: 2, SAMPLER_REPEATS: 1}
-MIXUP: {ENABLE: True, LABEL_SMOOTH_VALUE: 0.1, ALPHA: 0.8, CUTMIX_ALPHA: 1.0, PROB: 1.0, SWITCH_PROB: 0.5}
-UNIFORMER: {EMBED_DIM: [64, 128, 320, 512], HEAD_DIM: 64}
-EMIM: {WINDOW: [7, 7], MOTION: True, TEMPORAL_INTERVAL: 1, LAST_FRAME: repeat, PADDING: constant, SAMPLING: sliding}
-SOLVER: {OPTIMIZING_METHOD: adamw, WEIGHT_DECAY: 0.05, BETAS: [0.9, 0.999], WARMUP_START_LR: 1.0e-6,
-  COSINE_END_LR: 1.0e-6, LAYER_DECAY: 1.0, EMA_DECAY: 0.0}
-TRAIN: {PRECISION: fp16, EVAL_PERIOD: 5, CHECKPOINT_PERIOD: 1}
-TEST: {PRECISION: fp32}
-"""
+COMMON = flat_settings(yaml.safe_load(Path(__file__).with_name("common.yaml").read_text()))
 # Billions of multiply-accumulates of a view: from the definitions, and as the papers print them.
 GFLOPS = {
     "emim_s16": (85.15, 85),
@@ -112,22 +69,22 @@ def cfgs(in_the_repository):
     return {name: load_cfg(str(path)) for name, path in paths.items()}
 
 
-@pytest.mark.parametrize("name", [*RELEASED, *OTHERS])
+@pytest.mark.parametrize("name", RECIPES)
 def test_recipe_is_that_of_the_run(cfgs, name):
-    cfg = cfgs[name]
-    size, frames, start, *expected = (RELEASED | OTHERS)[name]
-    found = [
-        *(cfg.TRAIN.BATCH_SIZE, cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_EPOCH, cfg.SOLVER.WARMUP_EPOCHS),
-        *(cfg.UNIFORMER.DROP_DEPTH_RATE, cfg.SOLVER.CLIP_GRADIENT, cfg.RNG_SEED),
-        *(cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS, cfg.MODEL.CHECKPOINT_NUM),
-    ]
-    assert found == expected
-    if name in RELEASED:  # the rate follows the batch
+    cfg, recipe = cfgs[name], RECIPES[name]
+    found = {
+        **{"batch_size": cfg.TRAIN.BATCH_SIZE, "base_lr": cfg.SOLVER.BASE_LR, "epochs": cfg.SOLVER.MAX_EPOCH},
+        **{"warmup_epochs": cfg.SOLVER.WARMUP_EPOCHS, "drop_path": cfg.UNIFORMER.DROP_DEPTH_RATE, "seed": cfg.RNG_SEED},
+        **{"clip_gradient": cfg.SOLVER.CLIP_GRADIENT, "frames": cfg.DATA.NUM_FRAMES},
+        **{"clips": cfg.TEST.NUM_ENSEMBLE_VIEWS, "crops": cfg.TEST.NUM_SPATIAL_CROPS},
+    }
+    assert found == {key: float(recipe[key]) for key in found}
+    assert " ".join(map(str, cfg.MODEL.CHECKPOINT_NUM)) == recipe["checkpointed_blocks"]
+    if recipe["released"] == "1":  # the rate follows the batch
         assert pytest.approx((1e-4 if "k400_in1k" in name else 2e-4) * cfg.TRAIN.BATCH_SIZE / 32) == cfg.SOLVER.BASE_LR
-    assert (DEPTH[size], frames) == (cfg.UNIFORMER.DEPTH, cfg.DATA.NUM_FRAMES)
-    assert (IN1K[size] if start == "IN" else start) == cfg.MODEL.PRETRAINED
-    common, settings = flat_settings(yaml.safe_load(COMMON)), flat_settings(cfg)
-    assert len(common) == 40 and {key: settings[key] for key in common} == common
+    assert (DEPTH[recipe["size"]], recipe["start"]) == (cfg.UNIFORMER.DEPTH, cfg.MODEL.PRETRAINED)
+    settings = flat_settings(cfg)
+    assert len(COMMON) == 40 and {key: settings[key] for key in COMMON} == COMMON
     kind, _, data, _ = name.split("_")
     classes, flip, sampling, videos = DATA[data]
     assert (classes, flip, sampling) == (cfg.MODEL.NUM_CLASSES, cfg.DATA.RANDOM_FLIP, cfg.DATA.FRAME_SAMPLING)
@@ -147,7 +104,7 @@ def test_still_images_are_trained_in_the_way_of_deit(cfgs):
 
 def test_every_experiment_is_in_a_table_and_starts_from_a_model_that_means_the_same(cfgs):
     experiments = {name for name in cfgs if not name.startswith("ablation/")}
-    assert experiments - {*RELEASED, *OTHERS} == {"quickstart", ALIAS, "emim_s_in1k_image", "uniformer_s_in1k_image"}
+    assert experiments - {*RECIPES} == {"quickstart", ALIAS, "emim_s_in1k_image", "uniformer_s_in1k_image"}
     links = [name for name, cfg in cfgs.items() if cfg.MODEL.PRETRAINED.startswith("exp/")]
     assert len(links) == 14
     for name in links:
@@ -164,7 +121,7 @@ def test_costs_are_those_of_definitions_papers_and_page(cfgs, monkeypatch):
             assert found == pytest.approx(exact, abs=0.03), name
             assert found == pytest.approx(printed, rel=1.2e-2), name
             tested.add(name)
-    assert len(tested) == len(RELEASED) + len(OTHERS) + 7
+    assert len(tested) == len(RECIPES) + 7
     joint = [word for stage in (3, 4) for word in (f"UNIFORMER.STAGE{stage}_ATTENTION", "[joint]")]
     for name, frames, settings, exact in (
         ("emim_s16_ssv1_in1k", 32, [], 221.92),

@@ -1,7 +1,5 @@
 """Videos that are not what their headers say: FFmpeg's own sequence of their frames, and ways to alter a file."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable
 from pathlib import Path

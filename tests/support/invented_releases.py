@@ -1,7 +1,5 @@
 """Small invented releases of the four data sets: annotation files as published, and encoded media."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Videos and images whose frames carry their number, as twelve large bright or dark blocks."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """The video backends as test parameters; decord is skipped where it cannot run."""
 
-from __future__ import annotations
-
 import pytest
 
 from slowfast.datasets.decoder.decord_reader import import_decord
