@@ -19,9 +19,8 @@ COUNTS = re.findall(r"^\$ (python tools/benchmark\.py flops .*)\n((?:.+\n)+?)(?=
 
 def run(command, **options):
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    return subprocess.run(
-        command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment, **options
-    ).stdout
+    options |= {"capture_output": True, "text": True, "check": True, "cwd": ROOT, "env": environment}
+    return subprocess.run(command, **options).stdout
 
 
 def test_examples_were_found():

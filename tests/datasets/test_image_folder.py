@@ -104,9 +104,7 @@ def test_wrong_folders_are_named(cfg, root, split, damage, message):
 
 def test_missing_data_says_where_to_get_it(cfg, root):
     cfg.DATA.PATH_TO_DATA_DIR = str(root / "nowhere")
-    with pytest.raises(
-        UserError, match=r"nowhere/val does not exist or .*DATA\.PATH_TO_DATA_DIR.*tools/prepare_data\.py"
-    ):
+    with pytest.raises(UserError, match=r"nowhere/val does not exist or .*DATA\.PATH_TO_DATA_DIR.*prepare_data\.py"):
         build_dataset(cfg, "test")
 
 

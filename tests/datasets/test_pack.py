@@ -13,6 +13,7 @@ import cv2
 import fsspec
 import numpy as np
 import pytest
+from helpers_engine import load_tool
 from numbered_video import read_numbers, write_folder, write_video
 
 from slowfast.config.defaults import get_cfg
@@ -24,7 +25,6 @@ from slowfast.utils.errors import UserError
 
 NUM_ITEMS = 6
 SPLITS = ("train", "val")
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "prepare_data.py"
 
 
 def make_cfg(folder, source="frames", **data):
@@ -173,16 +173,17 @@ def test_nothing_else_is_overwritten(clips, tmp_path):
 
 
 def test_the_command_prints_the_keys_that_read_the_pack(clips, tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("prepare_data", TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     keys = ["DATA.PATH_TO_DATA_DIR", str(tmp_path / "media"), "DATA.SOURCE", "frames", "MODEL.NUM_CLASSES", "3"]
     os.remove(tmp_path / "media" / "deep" / "1" / "00002.jpg")
     shutil.rmtree(tmp_path / "media" / "deep" / "4")
     cfg = tmp_path / "pack.yaml"
     cfg.write_text("DATA: {NUM_FRAMES: 4}\n")
     with pytest.raises(SystemExit) as end:
-        sys.exit(tool.main(["pack", "--cfg", str(cfg), "--splits", *SPLITS, "--out", str(tmp_path / "out"), *keys]))
+        sys.exit(
+            load_tool("prepare_data").main(
+                ["pack", "--cfg", str(cfg), "--splits", *SPLITS, "--out", str(tmp_path / "out"), *keys]
+            )
+        )
     output = capsys.readouterr().out
     assert end.value.code == 1 and "train 4 packed, 2 left out; val 4 packed, 2 left out" in output
     settings = shlex.split(output.splitlines()[-1].removeprefix("read it with"))

@@ -88,10 +88,3 @@ def test_every_frame_exists_whatever_the_length(sampler, num_frames):
         assert frames.min() >= 0
         assert frames.max() < num_frames
         assert (np.diff(frames) >= 0).all()
-
-
-def test_draws_depend_on_the_generator_alone():
-    for sampler in (SparseSampler(16), DenseSampler(16, 4)):
-        first, again, other = (sampler.train(300, np.random.default_rng(seed)) for seed in (7, 7, 8))
-        np.testing.assert_array_equal(first, again)
-        assert (first != other).any()

@@ -101,9 +101,8 @@ def test_a_signal_to_the_whole_group_leaves_a_checkpoint(config, tmp_path):
     # As schedulers and Ctrl-C do: the workers of the loader get it too.
     command = [sys.executable, ROOT / "tools" / "train_net.py", "--cfg", config, *map(str, SETTINGS)]
     command += ["SOLVER.MAX_EPOCH", "4000", "DATA_LOADER.NUM_WORKERS", "2", "TRAIN.CHECKPOINT_STEPS", "0"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, start_new_session=True, **pipes)
     for line in process.stdout:
         if line.startswith("epoch 3"):
             os.killpg(process.pid, signal.SIGTERM)
@@ -151,9 +150,8 @@ def test_damaged_newest_gives_way_to_the_one_before(run, straight_run, tmp_path)
     newest.write_bytes(newest.read_bytes()[:10_000])
     resumed = run(*SETTINGS)
     assert resumed.status == 0 and "trying the checkpoint before it" in resumed.out
-    torch.testing.assert_close(
-        state(tmp_path / "run", LAST)["model_state"], state(expected, LAST)["model_state"], rtol=0, atol=0
-    )
+    found, wanted = (state(out, LAST)["model_state"] for out in (tmp_path / "run", expected))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0)
     for path in list_checkpoints(str(tmp_path / "run")):
         open(path, "wb").close()
     assert "none of the checkpoints" in run(*SETTINGS).err

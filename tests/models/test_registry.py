@@ -52,9 +52,7 @@ def test_trains_every_parameter_on_any_clip(name, size):
     logits = model(draw_clips(name, *size))
     assert logits.shape == (2, 5)
     logits.square().sum().backward()
-    assert not [
-        key for key, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()
-    ]
+    assert not [key for key, p in model.named_parameters() if p.grad is None or not p.grad.any()]
 
 
 @every_model

@@ -109,9 +109,7 @@ def test_damaged_clips_are_left_out_and_unusual_ones_kept_and_reported(copy, cap
     assert (release.out / "train.txt").read_text().splitlines() == ["media/30 17 2", "media/100 16 1", "media/5 14 0"]
     assert (release.out / "val.txt").read_text().splitlines() == release.lines("val")
     missing, *kept = report(release)
-    assert (
-        missing[:2] == ["train", "4"] and missing[2].startswith("left out: ") and "00009.jpg is missing" in missing[2]
-    )
+    assert missing[:2] == ["train", "4"] and re.match("left out: .*00009.jpg is missing", missing[2])
     assert kept == [["train", "5", "kept: 14 frames, expected 15 to 120"]]
     names = sorted(invented_releases.BARE_SSV_TEMPLATES)
     assert (release.out / "classes.txt").read_text() == "".join(f"{name}\n" for name in names)

@@ -94,9 +94,8 @@ def with_edits(*edits: tuple[float | None, float]) -> Callable[[str, Path], str]
         data = Path(source).read_bytes()
         at = data.index(b"elst")  # of an encoder: one edit, which skips the delay of the decoder
         (delay,) = struct.unpack(">i", data[at + 16 : at + 20])
-        entries = [
-            (int(length * 1000), -1 if start is None else delay + round(start * unit)) for start, length in edits
-        ]
+        starts = [-1 if start is None else delay + round(start * unit) for start, _ in edits]
+        entries = [(int(length * 1000), start) for start, (_, length) in zip(starts, edits)]
         body = b"".join(struct.pack(">IiI", duration, start, 1 << 16) for duration, start in entries)
         old = data[at - 4 : at - 4 + struct.unpack(">I", data[at - 4 : at])[0]]
         altered = bytearray(data.replace(old, struct.pack(">I4sII", len(body) + 16, b"elst", 0, len(entries)) + body))

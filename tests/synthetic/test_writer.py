@@ -91,9 +91,8 @@ def test_videos_keep_no_trace_of_the_order_of_time(tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "render", lambda *args: render(*args)[::-1].copy())
     write_dataset(tmp_path / "backward", SMALL, 4, 1, "mp4")
     for path, _ in read_list(tmp_path / "forward", "train"):
-        np.testing.assert_array_equal(
-            read_clip(tmp_path / "forward" / path), read_clip(tmp_path / "backward" / path)[::-1]
-        )
+        forward, backward = (read_clip(tmp_path / way / path) for way in ("forward", "backward"))
+        np.testing.assert_array_equal(forward, backward[::-1])
 
 
 def test_a_seed_gives_the_labels_that_it_always_gave(tmp_path):

@@ -39,9 +39,8 @@ def test_the_command_of_the_quickstart(tmp_path, capsys):
 
 
 def test_scenes_have_their_own_options_and_two_lists(tmp_path):
-    assert (
-        main(["scenes", "--out", str(tmp_path / "set"), *SMALL, "--camera-pan", "0.01", "0.02", "--clutter", "4"]) == 0
-    )
+    options = ["--camera-pan", "0.01", "0.02", "--clutter", "4"]
+    assert main(["scenes", "--out", str(tmp_path / "set"), *SMALL, *options]) == 0
     lists = sorted(path.name for path in (tmp_path / "set").glob("*.txt"))
     names = ("classes", "train", "val")
     assert lists == sorted(f"{name}{question}.txt" for name in names for question in ("", "_appearance"))
