@@ -97,6 +97,22 @@ def test_truncated_files_of_each_container(videos, tmp_path, name):
         assert read_numbers(video.read([0, NUM_FRAMES - 1])) == [0, NUM_FRAMES - 1]
 
 
+def test_a_decoder_that_failed_on_the_first_frames_is_not_gone_on_with(monkeypatch, videos):
+    frames_from, keys = PyAvVideo._frames_from, []
+
+    def fail_once(video, key):
+        keys.append(key)
+        for pair in frames_from(video, key):
+            yield pair
+            if len(keys) == 1:
+                raise DecodeError(video.path, "unexpected frame")
+
+    monkeypatch.setattr(PyAvVideo, "_frames_from", fail_once)
+    with open_video(str(videos / "front.mp4")) as video:
+        assert keys == [0, None] and video.num_frames == NUM_FRAMES
+        assert read_numbers(video.read([60, 3])) == [60, 3]
+
+
 def test_names_with_a_colon_are_no_addresses(monkeypatch, videos, tmp_path):
     shutil.copy(videos / "b_frames.mp4", tmp_path / "http:12.mp4")
     monkeypatch.chdir(tmp_path)
