@@ -82,15 +82,6 @@ def test_switch_prob_and_prob():
         assert abs(kinds.count(name) / 1500 - expected) < 0.05
 
 
-def test_shares_follow_the_beta_distribution():
-    clips, labels = make_batch(2)
-    mixup = make_mixup(alpha=0.8, cutmix_alpha=0.0)
-    rng = np.random.default_rng(2)
-    shares = 2 - np.array([mixup(clips, labels, rng)[0][0, 0, 0, 0, 0].item() for _ in range(2000)])
-    assert abs(shares.mean() - 0.5) < 0.03
-    assert abs(shares.var() - 1 / (4 * (2 * 0.8 + 1))) < 0.01
-
-
 @pytest.mark.parametrize("alphas", [{"alpha": 1e-6, "cutmix_alpha": 0.0}, {"alpha": 0.0, "cutmix_alpha": 1e-6}])
 def test_share_of_exactly_one_mixes_nothing_but_smooths(alphas):
     clips, labels = make_batch()

@@ -7,7 +7,7 @@ from PIL import Image
 from slowfast.benchmark.loader import apply_with_pillow
 from slowfast.datasets.augment.rand_augment import GEOMETRIC, INCREASING_SET, ORIGINAL_SET, RandAugment
 from slowfast.datasets.augment.transform import draw_crop_box
-from slowfast.datasets.augment.warp import compose_map, warp_clip
+from slowfast.datasets.augment.warp import warp_clip
 
 HEIGHT, WIDTH, SIZE = 90, 120, 64
 BOX = (10, 15, 70, 80)
@@ -110,15 +110,6 @@ def test_coordinates_are_right_to_a_tenth_of_a_pixel():
             wrong = np.abs(found[..., :2] - np.moveaxis(at[:2], 0, -1))[inside]
             assert wrong.max() < 0.25 + 0.1, (drawn, flip)  # a quarter of a pixel is the rounding to grey levels
             assert abs(np.mean(wrong)) < 0.15 and inside.mean() > 0.3
-
-
-def test_maps_compose_in_the_drawn_order():
-    shear, shift = (1, 0.3, 0, 0, 1, 0), (1, 0, 9, 0, 1, 4)
-    one, other = (compose_map(moves, BOX, SIZE, False) for moves in ((shear, shift), (shift, shear)))
-    assert not np.allclose(one, other)
-    corner = np.array([BOX[1], BOX[0], 1])
-    by_hand = np.array([[*shear[:3]], [*shear[3:]], [0, 0, 1]]) @ np.array([[*shift[:3]], [*shift[3:]], [0, 0, 1]])
-    np.testing.assert_allclose(one @ [0, 0, 1], by_hand @ corner)
 
 
 def test_all_frames_alike_and_the_input_stays():

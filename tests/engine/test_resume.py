@@ -174,7 +174,7 @@ def test_checkpoints_are_written_whole_and_the_newest_are_kept(run, tmp_path, mo
     for path in list_checkpoints(str(tmp_path / "run")):
         os.remove(path)
     refused = run("SOLVER.MAX_EPOCH", 1)
-    assert refused.status == 2 and "best.pyth is of another run" in refused.err
+    assert refused.status == 2 and "best.pyth is of a run whose other checkpoints are gone" in refused.err
 
 
 def test_other_settings_or_data_are_no_continuation(run, tmp_path, data_dir):
