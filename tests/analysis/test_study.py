@@ -7,7 +7,6 @@ import yaml
 from slowfast.analysis.plots import plot_accuracies, plot_curves
 from slowfast.analysis.report import markdown, summarize
 from slowfast.analysis.study import Table, build_study, read_study, relevant_settings
-from slowfast.config import configuration_name
 from slowfast.utils.errors import UserError
 
 
@@ -47,11 +46,6 @@ def test_equal_settings_share_their_runs(write, tmp_path):
     # Whichever of them has runs already keeps them.
     (tmp_path / "out" / "on").mkdir(parents=True)
     assert [run.folder for run in build_study(tables, [0], "out", []).runs] == ["out/on/seed0", "out/off/seed0"]
-
-
-def test_configuration_is_named_after_its_file_or_experiment():
-    assert configuration_name("configs/ablation/table8_eo.yaml") == "table8_eo"
-    assert configuration_name("exp/quickstart/config.yaml") == "quickstart"
 
 
 def test_settings_are_those_with_an_effect_and_defaults_of_keys_that_came_later():

@@ -84,28 +84,14 @@ def empty(split):
     [
         ("train", empty, r"class folder .*train/pear has no images \(4 other entries\).*\.jpg"),
         ("train", lambda split: shutil.rmtree(split / "pear"), r"train has 2 class folders, MODEL\.NUM_CLASSES is 3"),
-        (
-            "val",
-            lambda split: (split / "pear").rename(split / "peach"),
-            r"val and .*train have different class folders: 2 are in one.*such as 'peach'",
-        ),
-        (
-            "val",
-            lambda split: [shutil.rmtree(split / name) for name in CLASSES],
-            r"val does not exist or has no class folders",
-        ),
+        ("val", lambda split: (split / "pear").rename(split / "peach"), r"different class folders: 2 .*'peach'"),
+        ("val", shutil.rmtree, r"val does not exist or has no class folders.*DATA\.PATH_TO_DATA_DIR.*prepare_data\.py"),
     ],
 )
 def test_wrong_folders_are_named(cfg, root, split, damage, message):
     damage(root / split)
     with pytest.raises(UserError, match=message):
         build_dataset(cfg, split)
-
-
-def test_missing_data_says_where_to_get_it(cfg, root):
-    cfg.DATA.PATH_TO_DATA_DIR = str(root / "nowhere")
-    with pytest.raises(UserError, match=r"nowhere/val does not exist or .*DATA\.PATH_TO_DATA_DIR.*prepare_data\.py"):
-        build_dataset(cfg, "test")
 
 
 @pytest.mark.parametrize("dataset", ["ImageFolder", "VideoList"])
@@ -122,12 +108,6 @@ def test_other_entries_are_left_out_and_reported(cfg, root, caplog):
     (root / "val" / "apple" / "readme.txt").touch()
     assert build_dataset(cfg, "val").num_videos == 9
     assert "left out 1 entries that are no images, such as" in caplog.text and "readme.txt" in caplog.text
-
-
-def test_class_names_can_be_given(cfg, root):
-    cfg.DATA.CLASS_NAMES_FILE = str(root / "names.txt")
-    (root / "names.txt").write_text("Malus\nPyrus\nCydonia\n")
-    assert build_dataset(cfg, "val").class_names == ["Malus", "Pyrus", "Cydonia"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", None], ids=["empty", "text", "truncated"])

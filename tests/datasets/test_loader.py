@@ -13,9 +13,8 @@ from numbered_video import write_folder, write_video
 from slowfast.config.defaults import get_cfg
 from slowfast.datasets.build import DATASET_REGISTRY, build_dataset
 from slowfast.datasets.decoder import DecodeError, FrameReader
-from slowfast.datasets.loader import Batch, collate, construct_loader, explained
+from slowfast.datasets.loader import Batch, construct_loader, explained
 from slowfast.datasets.manifest import Record
-from slowfast.datasets.video_dataset import BadVideo, Sample
 from slowfast.utils.errors import UserError
 
 NUM_VIDEOS = 7
@@ -213,18 +212,6 @@ def test_wrong_image_template(cfg):
         cfg.DATA.IMAGE_TEMPLATE = template
         with pytest.raises(UserError, match=r"DATA\.IMAGE_TEMPLATE"):
             build_dataset(cfg, "val")
-
-
-def test_collate_keeps_the_order_of_items():
-    def sample(index, count):
-        return Sample(torch.full((count, 3, 1, 2, 2), index, dtype=torch.uint8), index % 3, index, tuple(range(count)))
-
-    batch = collate([sample(5, 2), BadVideo(6, "a", "b"), sample(3, 1), sample(8, 3)], (3, 1, 2, 2))
-    assert batch.video_index.tolist() == [5, 5, 3, 8, 8, 8]
-    assert batch.clips[:, 0, 0, 0, 0].tolist() == [5, 5, 3, 8, 8, 8]
-    assert batch.labels.tolist() == [2, 2, 0, 2, 2, 2]
-    assert batch.view.tolist() == [0, 1, 0, 0, 1, 2]
-    assert batch.bad == [BadVideo(6, "a", "b")]
 
 
 class Counting:

@@ -74,11 +74,6 @@ def test_epochs_and_seeds_shuffle_differently_and_repeat_exactly():
     assert order(0) != np.random.default_rng([5, 0, 0]).permutation(100).tolist()
 
 
-def test_an_epoch_is_entered_again_at_any_step():
-    whole = keys_of(100, 12, 1, 2, epoch=4)
-    assert keys_of(100, 12, 1, 2, epoch=4, first_step=3) == whole[3 * 6 :]
-
-
 def test_impossible_batches_are_refused():
     for num_videos, world_size in ((100, 3), (31, 1)):
         with pytest.raises(UserError, match=rf"TRAIN\.BATCH_SIZE is 32 .* {world_size}, up to .* {num_videos}"):

@@ -50,9 +50,9 @@ def compiled(tmp_path_factory) -> list[dict]:
     return run_script("compile_check.py", TRITON_INTERPRET="0", TRITON_CACHE_DIR=cache)
 
 
-# By compute capability: spilled registers (how many depends on the assembler that comes with triton), and bytes of
-# shared memory that a program can have.
-MOST_SPILLS = {90: 0, 80: 48}
+# By compute capability: bytes of stack, which spilled registers take (how many depends on the assembler that comes with
+# triton), and bytes of shared memory that a program can have.
+MOST_STACK = {90: 0, 80: 192}
 SHARED_MEMORY = {90: 227 * 1024, 80: 163 * 1024}
 KERNELS = {"attend_forward", "attend_backward_query", "attend_backward_key"}
 KERNELS |= {"mlp_forward", "mlp_backward_band", "mlp_backward_weights"}
@@ -62,10 +62,10 @@ KERNELS |= {"mlp_forward", "mlp_backward_band", "mlp_backward_weights"}
 def test_machine_code_of_the_model_s_kernels(compiled):
     assert {each["kernel"] for each in compiled} == KERNELS and len(compiled) == 2 * len(KERNELS)
     for each in compiled:
-        assert max(each["LDL"], each["STL"]) <= MOST_SPILLS[each["arch"]], f"registers are spilled: {each}"
-        assert each["HGMMA"] + each["HMMA"] > 0, f"no tensor cores: {each}"
+        assert each["stack"] <= MOST_STACK[each["arch"]], f"registers are spilled: {each}"
         assert each["shared"] <= SHARED_MEMORY[each["arch"]], f"more shared memory than there is: {each}"
-        assert each["LDG128"] > 0, f"no wide loads: {each}"
+        assert each["products"] > 0, f"no tensor cores: {each}"
+        assert each["wide_loads"] > 0, f"no wide loads: {each}"
         assert each["atomics"] == 0, f"sums without an order: {each}"
 
 

@@ -80,12 +80,6 @@ def test_without_columns_or_terminal_plain_lines_say_the_time_left(tmp_path, col
     assert sorted(set(lines) - set(progress)) == ["half of it", "said by a worker"]
 
 
-def test_closed_standard_error_is_no_terminal(tmp_path):
-    command = ["bash", "-c", f'exec "{sys.executable}" -c "$0" "$@" 2>&-', SCRIPT, str(tmp_path), "main", "0"]
-    ended = subprocess.run(command, cwd=ROOT, check=True, timeout=60, capture_output=True, text=True)
-    assert "half of it" in ended.stdout
-
-
 def test_other_processes_draw_no_bar_and_clear_the_line_of_the_main_one(tmp_path):
     assert output_on_terminal(tmp_path, 100, "other", "0") == "\r\033[Khalf of it\r\n"
     assert not (tmp_path / "run.log").exists()

@@ -12,18 +12,8 @@ from slowfast.utils.metrics import (
     paired_differences,
     per_class_accuracy,
     seed_interval,
-    softmax,
     topk_correct,
 )
-
-
-def test_ensembles_differ_as_defined():
-    # Two views: one very sure of class 1, one mildly for class 0; all scores negative.
-    logits = np.array([[[-9.0, -2.0, -8.0], [-3.0, -7.0, -4.0]]])
-    np.testing.assert_allclose(ensemble(logits, "sum_logits"), [[-12, -9, -12]])
-    np.testing.assert_allclose(ensemble(logits, "max"), [[-3, -2, -4]])
-    expected = (softmax(logits[:, 0]) + softmax(logits[:, 1])) / 2
-    np.testing.assert_allclose(ensemble(logits, "mean_probability"), expected)
 
 
 def test_topk_against_sorting():
