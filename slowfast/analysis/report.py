@@ -24,7 +24,8 @@ ACCURACIES = ("top1", "top5", "mean_class")
 HOW_TO_READ = (
     "Accuracies in percent: mean over the seeds ± half the 95 % interval (Student's t), which says how far the mean of "
     "many seeds may lie from it. Differences are to the baseline, in percentage points, paired by seed. GFLOPs are "
-    "billions of multiply-accumulates per clip; clips_per_sec is the median over the epochs, on the device named."
+    "billions of multiply-accumulates per clip; clips_per_sec is the median over the epochs, on the device named. "
+    "Where selected_on_test is yes, checkpoints were chosen on the videos of the test, and the accuracies are too high."
 )
 
 
@@ -67,6 +68,7 @@ def _read_run(run: Run) -> dict[str, Any]:
         "config": run.name,
         "seed": run.seed,
         **{name: results[name] for name in (*ACCURACIES, "num_videos", "protocol")},
+        "selected_on_test": results.get("selected_on_test"),
         "train_loss": losses[max(losses)] if losses else None,
         "clips_per_sec": pd.Series([epoch["clips_per_sec"] for epoch in epochs], dtype=float).median(),
         "device": environment["device"],
@@ -98,6 +100,7 @@ def summarize(table: Table, settings: dict[str, dict[str, Any]], runs: pd.DataFr
         for figure, values in figures.items():
             mean, half = seed_interval(values.tolist()) if len(values) else (None, None)
             line |= {figure: mean, f"{figure}_plus_minus": half}
+        line["selected_on_test"] = "yes" if own["selected_on_test"].any() else "no"
         lines.append(line | {key: own[key].median() for key in ("gflops", "parameters", "clips_per_sec", "train_loss")})
     return pd.DataFrame(lines)
 

@@ -40,12 +40,13 @@ def rescore(
     protocol = " + ".join(dict.fromkeys(member["protocol"] for member in members))
     prefix = f"ensemble of {len(runs)}: " if len(runs) > 1 else ""
     facts = {"protocol": prefix + protocol, "ensemble_method": method, "runs": members}
+    facts["selected_on_test"] = any(run.facts.get("selected_on_test") for run in runs)
     num_views = sum(run.logits.shape[1] for run in runs)
     results = measure(scores, runs[0].labels, num_views, _bad_videos(runs, scores), **facts)
     if output_dir is not None:
         _make_folder(output_dir, paths)
-        names = next((run.class_names for run in runs if run.class_names), None)
-        write_results(output_dir, results, scores, runs[0].labels, names)
+        named = replace(runs[0], class_names=next((run.class_names for run in runs if run.class_names), None))
+        write_results(output_dir, results, named, scores, combine(runs, "mean_probability", weights))
     return results
 
 

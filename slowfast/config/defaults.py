@@ -213,7 +213,7 @@ _declare(
         0,
         "Clips of one forward and backward pass of a process, over which gradients accumulate; 0: all, auto: as many "
         "as fit a GPU. Batch norms (stages 1 and 2, and the last one) see smaller batches.",
-        word="auto",
+        "auto",
         low=0,
     ),
     PRECISION=choice(
@@ -224,6 +224,12 @@ _declare(
         meaning="auto: bf16 on GPUs that have it, else fp16; fp32 on CPU. The paper: fp16.",
     ),
     EVAL_PERIOD=number(5, "Epochs between two validations; the last epoch always has one.", low=1),
+    EVAL_VIEWS=Key(
+        [1, 1],
+        "Clips of a video, and crops of a clip, in validation, combined by DATA.ENSEMBLE_METHOD.",
+        "2 values, at least 1 and 1 (centre) | 3",
+        lambda values: len(values) == 2 and values[0] >= 1 and values[1] in (1, 3),
+    ),
     CHECKPOINT_PERIOD=number(1, "Epochs between two checkpoints; the last epoch always has one.", low=1),
     CHECKPOINT_STEPS=number(0, "Steps between two checkpoints within an epoch; 0 for none.", low=0),
     KEEP_CHECKPOINTS=number(2, "How many of the newest checkpoints are kept; the best one besides.", low=2),
@@ -242,7 +248,15 @@ _declare(
     NUM_ENSEMBLE_VIEWS=number(1, "Temporal clips of one video.", low=1),
     NUM_SPATIAL_CROPS=Key(3, "Crops of a clip, along its longer side.", "1 (centre) | 3", (1, 3).__contains__),
     WEIGHTS=choice("model", "ema", meaning="Weights of a checkpoint that are tested; ema needs SOLVER.EMA_DECAY."),
-    CHECKPOINT_FILE_PATH=text("", 'Checkpoint or published weight file to test; "" means the best of OUTPUT_DIR.'),
+    CHECKPOINT=number(
+        "best",
+        "Checkpoint of OUTPUT_DIR to test: that of the best validation | the newest | that of so many epochs, if it is "
+        "kept (TRAIN.KEEP_CHECKPOINTS).",
+        "best",
+        "last",
+        low=1,
+    ),
+    CHECKPOINT_FILE_PATH=text("", 'Checkpoint or published weight file to test instead; "" means TEST.CHECKPOINT.'),
     PRECISION=choice("fp32", "auto", "bf16", "fp16", meaning="Precision of validation and test."),
     ON_BAD_VIDEO=choice("error", "count_wrong", meaning="A video without a finite score: stop | count as wrong."),
 )

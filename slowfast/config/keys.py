@@ -9,7 +9,7 @@ from slowfast.utils.errors import UserError
 
 @dataclass(frozen=True)
 class Key:
-    """One configuration key, whose values have the type of its default."""
+    """One configuration key, whose values have the type of its default (whole numbers if that is one of ``words``)."""
 
     default: Any
     meaning: str  # for the reader of docs/configuration.md
@@ -39,10 +39,10 @@ def choice(default: str, *others: str, meaning: str) -> Key:
     return Key(default, meaning, " | ".join(words), words.__contains__)
 
 
-def number(default: float | int | str, meaning: str, word: str = "", **bounds: float) -> Key:
-    """Declare a number, integer if the default is one, or ``word``; bounds are as of :func:`_range`."""
+def number(default: float | int | str, meaning: str, *words: str, **bounds: float) -> Key:
+    """Declare a number or one of ``words``; integer if the default is one or a word; bounds as of :func:`_range`."""
     is_valid, allowed = _range(**bounds)
-    return Key(default, meaning, f"{word} or {allowed}" if word else allowed, is_valid, (word,) if word else ())
+    return Key(default, meaning, " or ".join((*words, allowed)), is_valid, words)
 
 
 def numbers(default: list, meaning: str, length: int | None = None, rising: bool = False, **bounds: float) -> Key:

@@ -100,7 +100,10 @@ def _merge(node: CfgNode, tree: dict, where: str, prefix: str) -> None:
             continue
         declared = KEYS[full_key]
         if value not in declared.words:
-            value = _coerce(value, declared.default, f"{where}: {full_key}")
+            if declared.words and isinstance(_decode(value), str):
+                raise UserError(f"{where}: {full_key} is {value!r}; allowed: {declared.allowed}")
+            default = 0 if declared.default in declared.words else declared.default
+            value = _coerce(value, default, f"{where}: {full_key}")
         declared.check(f"{where}: {full_key}", value)
         node[key] = value
 

@@ -39,7 +39,7 @@ DATASET_REGISTRY.register(ImageFolder)
 def build_dataset(cfg: CfgNode, split: str) -> VideoDataset:
     """Build the data set that DATA.DATASET names, without what DATA.EXCLUDE_FILE names.
 
-    ``train`` has random clips, ``val`` the central crop of the central clip, ``test`` TEST.NUM_ENSEMBLE_VIEWS clips x
+    ``train`` has random clips, ``val`` the clips x crops of TRAIN.EVAL_VIEWS, ``test`` TEST.NUM_ENSEMBLE_VIEWS clips x
     TEST.NUM_SPATIAL_CROPS crops.
     """
     assert split in SPLITS
@@ -59,5 +59,6 @@ def build_dataset(cfg: CfgNode, split: str) -> VideoDataset:
         return TrainVideos(
             source, build_sampler(cfg), build_train_transform(cfg), num_copies=cfg.AUG.NUM_SAMPLE, seed=cfg.RNG_SEED
         )
-    num_clips, num_crops = (cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS) if split == "test" else (1, 1)
+    views = {"val": cfg.TRAIN.EVAL_VIEWS, "test": (cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS)}
+    num_clips, num_crops = views[split]
     return EvalVideos(source, build_sampler(cfg), build_test_transform(cfg, num_crops), num_clips=num_clips)

@@ -60,9 +60,10 @@ class ImageFolder:
 
 def check_still_settings(cfg: CfgNode) -> None:
     """Refuse settings that ask for more than the one frame of a still image."""
-    for section, key in (("DATA", "NUM_FRAMES"), ("TEST", "NUM_ENSEMBLE_VIEWS")):
-        if (value := cfg[section][key]) != 1:
-            raise UserError(f"{section}.{key} is {value}, allowed for still images: 1, they have one frame only")
+    values = {"DATA.NUM_FRAMES": cfg.DATA.NUM_FRAMES, "TEST.NUM_ENSEMBLE_VIEWS": cfg.TEST.NUM_ENSEMBLE_VIEWS}
+    for name, value in {**values, "TRAIN.EVAL_VIEWS[0]": cfg.TRAIN.EVAL_VIEWS[0]}.items():
+        if value != 1:
+            raise UserError(f"{name} is {value}, allowed for still images: 1, they have one frame only")
 
 
 def list_classes(folder: str) -> list[str]:

@@ -94,7 +94,7 @@ class Training:
         evaluation = Evaluation.from_config(cfg, process, "val")
         plan = _build_plan(cfg, process, model, precision)
         _describe(cfg, model, precision, loader, evaluation.loader)
-        report, checkpoints = _build_records(cfg, process, recorder, loader, scaler)
+        report, checkpoints = _build_records(cfg, process, recorder, loader, evaluation.loader, scaler)
         if cfg.MODEL.COMPILE:
             model.compile()  # in place: names in checkpoints stay as they are
         if not plan.is_alone:
@@ -185,9 +185,9 @@ def _build_schedule(solver) -> Callable[[float], float]:
 
 
 def _build_records(
-    cfg, process: Process, recorder: Recorder, loader: DataLoader, scaler: torch.amp.GradScaler
+    cfg, process: Process, recorder: Recorder, train: DataLoader, val: DataLoader, scaler: torch.amp.GradScaler
 ) -> tuple[Report, Checkpoints]:
-    dataset, draw = loader.dataset, None
+    dataset, draw = train.dataset, None
     if process.is_main and cfg.TENSORBOARD.IMAGES_PERIOD:
         facts = (cfg.DATA.MEAN, cfg.DATA.STD, cfg.MIXUP.LABEL_SMOOTH_VALUE, dataset.class_names)
         path = os.path.join(cfg.OUTPUT_DIR, "train_batch.png")
@@ -208,8 +208,9 @@ def _build_records(
         "cfg": cfg.dump(),
         "class_names": dataset.class_names,
         "lists": hashlib.sha256(lines.encode()).hexdigest(),
+        "val_videos": sorted(record.name for record in val.dataset.records),
         "world_size": process.world_size,
-        "num_steps": len(loader),
+        "num_steps": len(train),
     }
     checkpoints = Checkpoints(
         cfg.OUTPUT_DIR,
@@ -226,14 +227,16 @@ def _build_records(
 
 def _describe(cfg, model: nn.Module, precision: str, train: DataLoader, val: DataLoader) -> None:
     """Say what is about to be trained, so that a wrong number is seen before the hours it would cost."""
-    solver, clip_shape = cfg.SOLVER, training_clip_shape(cfg)
+    solver, clip_shape, is_mixed = cfg.SOLVER, training_clip_shape(cfg), cfg.MIXUP.ENABLE and cfg.MIXUP.PROB > 0
     size = "x".join(map(str, clip_shape[1:]))
+    chance = f"; mixed clips are right with either class, by chance about {200 / cfg.MODEL.NUM_CLASSES:.3g} %"
     for line in (
         f"model: {cfg.MODEL.MODEL_NAME}, {count_parameters(model):,} parameters, {count_gmacs(model, clip_shape):.2f} "
         f"GFLOPs (multiply-accumulates) per clip of {size}",
         f"data: {train.dataset.num_videos:,} training and {val.dataset.num_videos:,} validation videos, "
         f"{cfg.MODEL.NUM_CLASSES} classes",
-        f"batch: {cfg.TRAIN.BATCH_SIZE} videos x {cfg.AUG.NUM_SAMPLE} clips per step, {len(train)} steps per epoch",
+        f"batch: {cfg.TRAIN.BATCH_SIZE} videos x {cfg.AUG.NUM_SAMPLE} clips per step, {len(train)} steps per epoch"
+        f"{chance if is_mixed else ''}",
         f"solver: {solver.OPTIMIZING_METHOD}, learning rate {solver.BASE_LR:g}, {solver.MAX_EPOCH} epochs "
         f"({solver.WARMUP_EPOCHS:g} warm-up), weight decay {solver.WEIGHT_DECAY:g}, precision {precision}",
     ):

@@ -4,6 +4,7 @@ import glob
 import logging
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -40,8 +41,8 @@ _MAY_DIFFER = (
 class Checkpoints:
     """The checkpoints of a training run, whose state is a ``train.TrainState``.
 
-    ``identity`` has cfg, class_names and lists (hash of the training list), which must stay as they are, world_size and
-    num_steps (of an epoch), which may change.
+    ``identity`` has cfg, class_names, lists (hash of the training list) and val_videos (names), which must stay as they
+    are, world_size and num_steps (of an epoch), which may change.
     """
 
     output_dir: str
@@ -83,6 +84,7 @@ class Checkpoints:
         refused = [line for line in changes if not line.startswith(_MAY_DIFFER)]
         refused += [] if saved["class_names"] == mine["class_names"] else ["class names or their order"]
         refused += [] if saved["lists"] == mine["lists"] else ["videos or labels of the training list"]
+        refused += [] if saved.get("val_videos") in (None, mine["val_videos"]) else ["videos of the validation list"]
         if refused and not self.may_change:
             raise UserError(
                 f"{path} belongs to a run with other settings: {'; '.join(refused)}. Choose another OUTPUT_DIR, or "
@@ -106,7 +108,8 @@ class Checkpoints:
         if not self.is_main:
             return
         name = name or f"epoch_{state.epoch:05d}" + (f"_step_{state.step:06d}" if state.step else "") + ".pyth"
-        path = write_checkpoint(self.output_dir, name, {**state.state_dict(), **self.identity})
+        content = {**state.state_dict(), **self.identity, "is_best": name == BEST}
+        path = write_checkpoint(self.output_dir, name, content)
         for old in list_checkpoints(self.output_dir)[self.num_kept :]:
             os.remove(old)
         self.recorder.event("checkpoint", epoch=state.epoch, steps=state.step, path=path, best=name == BEST)
@@ -159,14 +162,24 @@ def read_newest(output_dir: str) -> tuple[str, dict] | None:
     return None
 
 
-def checkpoint_to_test(output_dir: str, configured: str) -> str:
-    """Return the checkpoint to test: ``configured`` if given, else the run's best, else its newest."""
+def checkpoint_to_test(output_dir: str, configured: str, chosen: str | int) -> str:
+    """Return the file ``configured`` if given, else the checkpoint ``chosen``: "best", "last", or epochs done."""
+    if configured:
+        return configured
     folder = os.path.join(output_dir, FOLDER)
-    candidates = [os.path.join(folder, BEST), *list_checkpoints(output_dir)]
-    found = [configured] if configured else [path for path in candidates if os.path.isfile(path)]
-    if not found:
+    paths = [*list_checkpoints(output_dir), os.path.join(folder, BEST)]
+    names = [os.path.basename(path) for path in paths if os.path.isfile(path)]
+    if not names:
         raise UserError(f"no checkpoint in {folder}: train first, or set TEST.CHECKPOINT_FILE_PATH")
-    return found[0]
+    name = {"best": BEST, "last": names[0]}.get(chosen) or f"epoch_{chosen:05d}.pyth"
+    if name not in names:
+        raise UserError(f"TEST.CHECKPOINT is {chosen}, but {folder} has no {name}, only {', '.join(names)}")
+    return os.path.join(folder, name)
+
+
+def count_chosen_on(saved: dict, names: Iterable[str]) -> int:
+    """Return how many of the videos called ``names`` a checkpoint was chosen on, as the best of its run."""
+    return len({*saved["val_videos"]}.intersection(names)) if saved.get("is_best") else 0
 
 
 def load_model_state(model: nn.Module, state: dict[str, torch.Tensor], path: str) -> None:

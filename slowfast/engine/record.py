@@ -30,13 +30,13 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "train_epoch": (*_TRAINING, "peak_memory_mib"),
     "nonfinite": ("epoch", "step", "losses", "videos"),
     "bad_video": ("epoch", "path", "reason"),
-    "val": ("step", "epoch", *_ACCURACIES, "num_videos", "bad_videos"),
-    "val_ema": ("step", "epoch", *_ACCURACIES, "num_videos", "bad_videos"),
+    "val": ("step", "epoch", "loss", *_ACCURACIES, "num_videos", "bad_videos"),
+    "val_ema": ("step", "epoch", "loss", *_ACCURACIES, "num_videos", "bad_videos"),
     "checkpoint": ("epoch", "steps", "path", "best"),
     "test": (
         *_ACCURACIES, "num_videos", "interval95", "interval_method", "num_classes", "num_classes_with_videos",
         "num_views", "views_per_video", "bad_videos", "protocol", "view_protocol", "ensemble_method", "checkpoint",
-        "checkpoint_time", "epoch", "weights", "precision",
+        "checkpoint_time", "epoch", "selected_on_test", "weights", "precision",
     ),
 }  # fmt: skip
 
@@ -93,6 +93,10 @@ class Recorder:
     def scalars(self, name: str, step: int, **fields: float) -> None:
         """Append a JSON line and draw every field at ``step`` (training steps since the start of the run)."""
         self.event(name, step=step, **fields)
+        self.draw(name, step, **fields)
+
+    def draw(self, name: str, step: int, **fields: float) -> None:
+        """Draw every field in TensorBoard."""
         for field, value in fields.items() if self._has_board else ():
             self._board().add_scalar(f"{name}/{field}", value, step)
 

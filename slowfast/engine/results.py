@@ -38,12 +38,25 @@ def measure(scores: np.ndarray, labels: np.ndarray, views_per_video: int, bad_vi
     }
 
 
-def write_results(
-    output_dir: str, results: dict, scores: np.ndarray, labels: np.ndarray, class_names: list[str] | None
-) -> None:
-    """Write ``per_class_accuracy.csv``, ``confusion_matrix.png`` and the ``results`` of ``measure``."""
-    num_classes = scores.shape[1]
-    names = class_names or [str(label) for label in range(num_classes)]
+def write_results(output_dir: str, results: dict, run: "Scores", scores: np.ndarray, probabilities: np.ndarray) -> None:
+    """Write ``per_class_accuracy.csv``, ``predictions.csv``, ``confusion_matrix.png`` and ``results`` of ``measure``.
+
+    Args:
+        output_dir: folder of the files.
+        results: content of ``test_results.json``.
+        run: its videos, labels and class names are used.
+        scores: (M, K), whose highest is the prediction; NaN where a video has none.
+        probabilities: (M, K), averaged over the views.
+    """
+    labels, num_classes = run.labels, scores.shape[1]
+    names = run.class_names or [str(label) for label in range(num_classes)]
+    with open(os.path.join(output_dir, "predictions.csv"), "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "class", "prediction", "predicted_class", "probability"])
+        for video, label, of_video, shares in zip(run.videos, labels, scores, probabilities):
+            best = None if np.isnan(of_video).any() else of_video.argmax()
+            predicted = ["", "", ""] if best is None else [best, names[best], f"{shares[best]:.6f}"]
+            writer.writerow([video, label, names[label], *predicted])
     accuracy, counts = per_class_accuracy(scores, labels, num_classes)
     with open(os.path.join(output_dir, "per_class_accuracy.csv"), "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -87,9 +100,12 @@ def summary_line(results: dict) -> str:
     for key, name in (("top1", "top-1"), ("top5", "top-5"), ("mean_class", "mean class")):
         low, high = results["interval95"][key]
         accuracies.append(f"{name} {results[key]:.2f} % [{low:.1f}, {high:.1f}]")
+    num_bad = len(results["bad_videos"])
     return (
-        f"test: {', '.join(accuracies)} on {results['num_videos']} videos, {results['num_views']} views, "
-        f"{len(results['bad_videos'])} without a score ({results['protocol']}; 95 % intervals in brackets)"
+        f"test: {', '.join(accuracies)} on {results['num_videos']} videos, {results['num_views']} views"
+        + (f", {num_bad} without a score" if num_bad else "")
+        + f" ({results['protocol']}; 95 % intervals in brackets)"
+        + ("; TOO HIGH: the checkpoint was chosen on these videos" if results.get("selected_on_test") else "")
     )
 
 
@@ -111,14 +127,14 @@ class Scores:
     path: str = ""
 
 
-def save_scores(path: str, saved: Scores, scores: np.ndarray) -> None:
-    """Write a score file, completely or not at all; ``scores`` (M, K) are those of the videos."""
+def save_scores(path: str, saved: Scores, probabilities: np.ndarray) -> None:
+    """Write a score file, completely or not at all; ``probabilities`` (M, K) are averaged over the views."""
     arrays = {
         "videos": np.asarray(saved.videos, dtype=np.str_),
         "labels": saved.labels,
         "views": np.arange(saved.logits.shape[1]),
         "logits": saved.logits,
-        "scores": scores,
+        "scores": probabilities,
         "class_names": np.asarray(saved.class_names or [], dtype=np.str_),
         "facts": np.asarray(json.dumps(saved.facts)),
     }

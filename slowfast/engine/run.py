@@ -151,7 +151,7 @@ def _dry_run(cfg, process, tasks: tuple[str, ...], command: str) -> None:
             logger.info("test: %d videos x %d views", dataset.num_videos, dataset.num_views)
             _read_some(evaluation.loader, evaluation.normalize, process, "test")
         if "train" not in tasks:
-            path = attempt(checkpoint_to_test, cfg.OUTPUT_DIR, cfg.TEST.CHECKPOINT_FILE_PATH)
+            path = attempt(checkpoint_to_test, cfg.OUTPUT_DIR, cfg.TEST.CHECKPOINT_FILE_PATH, cfg.TEST.CHECKPOINT)
             if path is None:
                 problems[-1] += f" ({command} trains)"
             elif attempt(load_tested, cfg, path, names) is not None:

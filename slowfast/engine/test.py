@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from slowfast.datasets.augment.on_device import build_normalize
 from slowfast.datasets.loader import Batch, construct_loader, shut_down
-from slowfast.engine.checkpoint import checkpoint_to_test, load_model_state
+from slowfast.engine.checkpoint import checkpoint_to_test, count_chosen_on, load_model_state
 from slowfast.engine.record import Recorder
 from slowfast.engine.results import SCORES, Scores, measure, read_results, save_scores, summary_line, write_results
 from slowfast.models import build_model
@@ -27,7 +27,7 @@ from slowfast.models.pretrained import read_checkpoint, unwrap_weights
 from slowfast.utils.distributed import Process, broadcast_from_main, gather_to_all, gather_to_main
 from slowfast.utils.errors import UserError
 from slowfast.utils.logging import progress_bar
-from slowfast.utils.metrics import accuracy_summary, ensemble
+from slowfast.utils.metrics import accuracy_summary, ensemble, mean_cross_entropy
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class Evaluation:
     precision: str
     process: Process
     on_bad_video: str
+    ensemble_method: str
 
     @classmethod
     def from_config(cls, cfg, process: Process, split: str) -> "Evaluation":
@@ -52,7 +53,7 @@ class Evaluation:
         precision = resolve_precision(cfg.TEST.PRECISION, process.device)
         loader = construct_loader(cfg, split, process.rank, process.world_size)
         on_bad_video = cfg.TEST.ON_BAD_VIDEO if split == "test" else "count_wrong"
-        return cls(loader, build_normalize(cfg), precision, process, on_bad_video)
+        return cls(loader, build_normalize(cfg), precision, process, on_bad_video, cfg.DATA.ENSEMBLE_METHOD)
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
@@ -78,13 +79,21 @@ def test(cfg, process: Process, recorder: Recorder) -> dict | None:
     """
     evaluation = Evaluation.from_config(cfg, process, "test")
     dataset = evaluation.loader.dataset
-    path = checkpoint_to_test(cfg.OUTPUT_DIR, cfg.TEST.CHECKPOINT_FILE_PATH)
+    path = checkpoint_to_test(cfg.OUTPUT_DIR, cfg.TEST.CHECKPOINT_FILE_PATH, cfg.TEST.CHECKPOINT)
     model, saved = load_tested(cfg, path, dataset.class_names)
     logger.info(
         "testing %s (%s) on %d videos x %d views of %s",
         path, f"epoch {saved['epoch']}" if "epoch" in saved else "weights only", dataset.num_videos, dataset.num_views,
         dataset.records[0].origin.rpartition(":")[0],
     )  # fmt: skip
+    names = [record.name for record in dataset.records]
+    num_chosen_on = count_chosen_on(saved, names)
+    if num_chosen_on and process.is_main:
+        logger.warning(
+            "%d of the %d test videos are validation videos, on which this checkpoint was chosen as the best of its "
+            "run: on other videos it is less accurate. Use a test list of its own, or TEST.CHECKPOINT last",
+            num_chosen_on, len(names),
+        )  # fmt: skip
     views = score_views(model.to(process.device), evaluation, "test")
     shut_down(evaluation.loader)
     if views is None:
@@ -97,28 +106,29 @@ def test(cfg, process: Process, recorder: Recorder) -> dict | None:
         "checkpoint": path,
         "checkpoint_time": os.path.getmtime(path),
         "epoch": saved.get("epoch"),
+        "selected_on_test": num_chosen_on > 0,
         "weights": cfg.TEST.WEIGHTS,
         "precision": evaluation.precision,
         "bad_videos": views.bad_videos,
         "config": cfg.dump(),
     }
-    run = Scores(
-        np.array([record.name for record in dataset.records]), views.labels, views.logits, dataset.class_names, facts
-    )
-    scores = ensemble(views.logits, cfg.DATA.ENSEMBLE_METHOD)
+    run = Scores(np.array(names), views.labels, views.logits, dataset.class_names, facts)
+    scores, probabilities = (ensemble(views.logits, name) for name in (evaluation.ensemble_method, "mean_probability"))
     results = measure(scores, views.labels, views.logits.shape[1], **facts)
     # First what cost hours: the line, should the disk be full, then the scores.
     logger.info(summary_line(results))
     recorder.event("test", **{key: value for key, value in results.items() if key != "config"})
-    save_scores(os.path.join(cfg.OUTPUT_DIR, SCORES), run, scores)
-    write_results(cfg.OUTPUT_DIR, results, scores, views.labels, dataset.class_names)
+    step = saved["epoch"] * saved["num_steps"] + saved["step"] if "num_steps" in saved else 0
+    recorder.draw("test", step, **{name: results[name] for name in ("top1", "top5", "mean_class")})
+    save_scores(os.path.join(cfg.OUTPUT_DIR, SCORES), run, probabilities)
+    write_results(cfg.OUTPUT_DIR, results, run, scores, probabilities)
     return results
 
 
 def is_tested(cfg, process: Process) -> bool:
     """Return whether the results of this very configuration and checkpoint are there already, and show them."""
     results = read_results(cfg.OUTPUT_DIR) if process.is_main else None
-    path = checkpoint_to_test(cfg.OUTPUT_DIR, cfg.TEST.CHECKPOINT_FILE_PATH)
+    path = checkpoint_to_test(cfg.OUTPUT_DIR, cfg.TEST.CHECKPOINT_FILE_PATH, cfg.TEST.CHECKPOINT)
     found = broadcast_from_main(
         results is not None
         and (results["checkpoint"], results["config"]) == (path, cfg.dump())
@@ -178,14 +188,15 @@ def validate(
         views = score_views(network, evaluation, "validation")
         if views is None:
             continue
-        accuracy = accuracy_summary(ensemble(views.logits, "sum_logits"), views.labels)
+        accuracy = accuracy_summary(ensemble(views.logits, evaluation.ensemble_method), views.labels)
+        loss, dataset = mean_cross_entropy(views.logits, views.labels), evaluation.loader.dataset
         counts = {"num_videos": len(views.labels), "bad_videos": len(views.bad_videos)}
         if not recorder.has(name, epoch=epoch, **accuracy):  # from before the run was killed
-            recorder.scalars(name, step, epoch=epoch, **accuracy, **counts)
+            recorder.scalars(name, step, epoch=epoch, loss=loss, **accuracy, **counts)
         logger.info(
-            "epoch %d: validation%s top-1 %.2f %%, top-5 %.2f %% (%d videos, centre clip and crop)",
-            epoch, " of averaged weights" if name == "val_ema" else "", accuracy["top1"], accuracy["top5"],
-            len(views.labels),
+            "epoch %d: validation%s: loss %.4f, top-1 %.2f %%, top-5 %.2f %% (%d videos x %d clips x %d crops)",
+            epoch, " of averaged weights" if name == "val_ema" else "", loss, accuracy["top1"], accuracy["top5"],
+            dataset.num_videos, dataset.num_clips, dataset.transform.num_crops,
         )  # fmt: skip
         top1 = accuracy["top1"]
     return top1

@@ -47,8 +47,8 @@ class LoadReport:
         skipped = [f"{name} ({reason})" for name, reason in self.skipped.items()]
         kinds = {"skipped": skipped, "missing in the file": self.missing, "unexpected": self.unexpected}
         all_kinds = {"tensors loaded": self.loaded, "inflated from 2-D": self.inflated, **kinds}
-        counts = ", ".join(f"{len(names)} {kind}" for kind, names in all_kinds.items())
-        lines = [f"  {kind}: {_first(names)}" for kind, names in kinds.items() if names]
+        counts = ", ".join(f"{len(names)} {kind}" for kind, names in all_kinds.items() if names)
+        lines = [f"  {kind}: {_first(_groups(names))}" for kind, names in kinds.items() if names]
         return "\n".join([self.source + counts, *lines])
 
 
@@ -168,11 +168,20 @@ def _warn(path: str, report: LoadReport) -> None:
     afresh = [name for name in (*report.missing, *report.skipped) if not HEAD.match(name) and not EMIM.search(name)]
     if afresh:
         message = "%s lacks tensors of the backbone or has them in other shapes; they start afresh: %s"
-        logger.warning(message, path, _first(afresh))
+        logger.warning(message, path, _first(_groups(afresh)))
     if report.unexpected:
         is_variant = any(name.startswith("aux_head.") for name in report.unexpected)
         hint = "; it is a token-labelling variant, not the one that the paper started from" if is_variant else ""
-        logger.warning("%s has tensors that the model has no place for: %s%s", path, _first(report.unexpected), hint)
+        unexpected = _first(_groups(report.unexpected))
+        logger.warning("%s has tensors that the model has no place for: %s%s", path, unexpected, hint)
+
+
+def _groups(names: list[str]) -> list[str]:
+    """Return names that differ in numbers of blocks and layers as one, with how many they are."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(re.sub(r"\.\d+(?=\.)", ".*", name), []).append(name)
+    return [f"{len(members)} x {group}" if len(members) > 1 else members[0] for group, members in groups.items()]
 
 
 def _first(names: list[str], count: int = 8) -> str:

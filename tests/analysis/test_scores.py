@@ -1,5 +1,6 @@
 """Score files: what a test saves, and what follows from it without a model."""
 
+import csv
 import json
 import resource
 import shutil
@@ -96,7 +97,11 @@ def test_everything_follows_from_the_file(tested, tmp_path):
     folder, victim = tested
     again = run_tool("test_net.py", "--from-scores", folder / "test_scores.npz", "--out", tmp_path / "again")
     assert again.returncode == 0, again.stderr
-    for name in ("per_class_accuracy.csv", "confusion_matrix.png"):
+    with open(folder / "predictions.csv") as file:
+        header, first, *_ = csv.reader(file)
+    assert header == ["path", "label", "class", "prediction", "predicted_class", "probability"]
+    assert first[0] == victim and first[1] != "" and first[3:] == ["", "", ""]
+    for name in ("per_class_accuracy.csv", "predictions.csv", "confusion_matrix.png"):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
     first, second = (json.loads((path / "test_results.json").read_text()) for path in (folder, tmp_path / "again"))
     assert first["protocol"].endswith("sparse sampling, mean_probability") and len(first["bad_videos"]) == 1

@@ -107,9 +107,19 @@ def test_mistakes_in_a_study_file_are_named(write, content, message):
 def runs():
     """Two seeds of two configurations, and one seed of a third, as a report reads them."""
     found = [("off", 0, 40.0), ("off", 1, 50.0), ("on", 0, 60.0), ("on", 1, 72.0), ("far", 0, 90.0)]
-    figures = {"top5": 100.0, "mean_class": 50.0, "gflops": 0.5, "parameters": 1000, "clips_per_sec": 10.0}
+    figures = {
+        "train_loss": 1.5,
+        "top5": 100.0,
+        "mean_class": 50.0,
+        "gflops": 0.5,
+        "parameters": 1000,
+        "clips_per_sec": 10.0,
+    }
     return pd.DataFrame(
-        [{"config": name, "seed": seed, "top1": top1, "train_loss": 1.5, **figures} for name, seed, top1 in found]
+        [
+            {"config": name, "seed": seed, "top1": top1, "selected_on_test": seed == 1, **figures}
+            for name, seed, top1 in found
+        ]
     )
 
 
@@ -124,6 +134,7 @@ def test_table_of_known_numbers(runs):
     assert [on["top1"], on["top1_plus_minus"]] == pytest.approx([66, 12.7062 * 6], rel=1e-4)
     # Paired: the seeds 20 and 22 apart.
     assert [on["top1_difference"], on["top1_difference_plus_minus"]] == pytest.approx([21, 12.7062], rel=1e-4)
+    assert lines["selected_on_test"].tolist() == ["yes", "yes", "no", "no"]
     assert lines.loc["far", "top1_difference"] == 50 and pd.isna(lines.loc["far", "top1_plus_minus"])
     assert pd.isna(lines.loc["off", "top1_difference"]) and pd.isna(lines.loc["none", "top1"])
     text = markdown(summarize(table, settings, runs))

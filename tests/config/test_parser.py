@@ -67,6 +67,8 @@ def test_dump_is_a_configuration(tmp_path):
         ("SOLVER.BASE_LR", "nan", "above 0"),
         ("SOLVER.BETAS", [0.9, 1.0], "2 values, each at least 0 and below 1"),
         ("DATA.TRAIN_JITTER_SCALES_RELATIVE", [0.5, 0.1], "2 values, each above 0 and at most 1, rising"),
+        ("TEST.CHECKPOINT", 0, "best or last or at least 1"),
+        ("TEST.CHECKPOINT", "lst", "best or last or at least 1"),
         ("TRAIN.MICRO_BATCH_SIZE", -1, "auto or at least 0"),
         ("EMIM.BACKEND", "cudnn", "auto | reference | dense | natten | triton"),
     ],

@@ -109,7 +109,7 @@ def test_a_view_that_is_scored_twice_or_never_is_an_error(config):
 
     def score(items):
         batches = DataLoader(loader.dataset, batch_size=4, sampler=items, collate_fn=loader.collate_fn)
-        return score_views(model, Evaluation(batches, build_normalize(cfg), "fp32", alone, "error"), "test")
+        return score_views(model, Evaluation(batches, build_normalize(cfg), "fp32", alone, "error", "max"), "test")
 
     assert np.isfinite(score(range(17)).logits).all()
     with pytest.raises(RuntimeError, match="view 0 of video 5 was scored 2 times, not once"):

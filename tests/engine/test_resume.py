@@ -195,6 +195,10 @@ def test_other_settings_or_data_are_no_continuation(run, tmp_path, data_dir):
     assert "videos or labels of the training list" in run(*first, "DATA.PATH_TO_DATA_DIR", other).err
     (other / "train.txt").write_text("\n".join(lines))
     assert run(*first, "DATA.PATH_TO_DATA_DIR", other).status == 0  # the same lists in another place
+    videos = (other / "val.txt").read_text().splitlines()
+    (other / "val.txt").write_text("\n".join(videos[1:]))
+    assert "videos of the validation list" in run(*first, "DATA.PATH_TO_DATA_DIR", other).err
+    (other / "val.txt").write_text("\n".join(videos))
     names = (other / "classes.txt").read_text().splitlines()
     (other / "classes.txt").write_text("\n".join(reversed(names)))
     assert "class names or their order" in run(*first, "DATA.PATH_TO_DATA_DIR", other).err

@@ -6,7 +6,9 @@ import json
 import runpy
 import shutil
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers_engine import ROOT, results, run_tool
@@ -31,6 +33,7 @@ def test_a_run_leaves_what_is_needed_to_read_and_repeat_it(run, tmp_path):
     assert first.status == 0
     for words in ("world size 1", "24 training and 17 validation", "parameters", "GFLOPs", "learning rate 0.001"):
         assert words in first.out
+    assert "mixed clips are right with either class, by chance about 16.7 %" in first.out
     found = results(out)
     assert found["num_videos"] == 17 and found["num_views"] == 17 * 6 and found["bad_videos"] == []
     assert 0 <= found["top1"] <= found["top5"] <= 100
@@ -51,6 +54,8 @@ def test_a_run_leaves_what_is_needed_to_read_and_repeat_it(run, tmp_path):
     drawn.Reload()
     losses = [scalar.value for scalar in drawn.Scalars("train_epoch/loss")]
     assert losses == pytest.approx([event["loss"] for event in epochs], rel=1e-5)
+    (scalar,) = drawn.Scalars("test/mean_class")
+    assert scalar.step == 6 and scalar.value == pytest.approx(found["mean_class"])
 
     # The same command again: nothing is trained or tested a second time.
     before = (out / "test_results.json").stat().st_mtime_ns
@@ -76,6 +81,8 @@ def test_a_run_leaves_what_is_needed_to_read_and_repeat_it(run, tmp_path):
         (["TRAIN.PRECISION", "fp8"], ["TRAIN.PRECISION is 'fp8'; allowed: auto | fp32 | bf16 | fp16"]),
         (["TRAIN.MICRO_BATCH_SIZE", "auto"], ["allowed on a CPU: a number of clips"]),
         (["SOLVER.COSINE_END_LR", 0.1], ["SOLVER.COSINE_END_LR 0.1 is above SOLVER.BASE_LR 0.001"]),
+        (["TRAIN.EVAL_VIEWS", "[2, 2]"], ["TRAIN.EVAL_VIEWS", "allowed: 2 values, at least 1 and 1 (centre) | 3"]),
+        (["TEST.CHECKPOINT", "newest"], ["TEST.CHECKPOINT is 'newest'; allowed: best or last or at least 1"]),
         (["TEST.NUM_SPATIAL_CROPS", 2], ["TEST.NUM_SPATIAL_CROPS", "2", "allowed: 1 (centre) | 3"]),
         (["TRAIN.ENABLE", False, "TEST.ENABLE", False], ["there is nothing to do"]),
         (["MODEL.PRETRAINED", "no.pth"], ["MODEL.PRETRAINED", "no.pth", "docs/data.md"]),
@@ -98,7 +105,48 @@ def test_classes_belong_to_the_weights(run, tmp_path):
     assert refused.status == 2 and "other class names or another order" in refused.err
     best = tmp_path / "run" / "checkpoints" / "best.pyth"
     fine = run("OUTPUT_DIR", tmp_path / "fine", *ONE_EPOCH, "MODEL.PRETRAINED", best)
-    assert fine.status == 0 and "0 skipped, 0 missing" in fine.out
+    assert fine.status == 0 and " tensors loaded\n" in fine.out  # nothing is said of what is not
+
+
+def test_the_checkpoint_that_is_tested_and_whether_it_was_chosen_on_the_test_videos(run, tmp_path, data_dir):
+    lists, kept = shutil.copytree(data_dir, tmp_path / "lists"), tmp_path / "run" / "checkpoints"
+    assert run("SOLVER.MAX_EPOCH", 3).status == 0
+
+    def test(*settings):
+        tested = run("DATA.PATH_TO_DATA_DIR", lists, "SOLVER.MAX_EPOCH", 3, *settings, tasks=("test",))
+        found = results(tmp_path / "run") if tested.status == 0 else {"checkpoint": "", "selected_on_test": None}
+        assert ("TOO HIGH" in tested.out) == ("chosen as the best" in tested.out) == bool(found["selected_on_test"])
+        return Path(found["checkpoint"]).name, found["selected_on_test"], tested.err
+
+    assert test()[:2] == ("best.pyth", True)
+    assert test("TEST.CHECKPOINT", "last")[:2] == ("epoch_00003.pyth", False)
+    assert test("TEST.CHECKPOINT", 2)[:2] == ("epoch_00002.pyth", False)
+    gone = test("TEST.CHECKPOINT", 1)[2]
+    assert "TEST.CHECKPOINT is 1, but" in gone and "only epoch_00003.pyth, epoch_00002.pyth, best.pyth" in gone
+    # A list of its own: of the same videos, in another order and without one; of others.
+    (lists / "test.txt").write_text("\n".join((lists / "val.txt").read_text().splitlines()[:0:-1]))
+    assert test()[:2] == ("best.pyth", True)
+    shutil.copy(lists / "train.txt", lists / "test.txt")
+    assert test()[:2] == ("best.pyth", False)
+    (kept / "best.pyth").unlink()
+    assert "has no best.pyth" in test()[2]
+
+
+def test_validation_of_several_views_is_what_a_test_of_them_gives(run, tmp_path):
+    ran = run(*ONE_EPOCH, "TRAIN.EVAL_VIEWS", "[2, 3]", tasks=BOTH)
+    assert ran.status == 0 and "(17 videos x 2 clips x 3 crops)" in ran.out
+    (val,), found = read_events(str(tmp_path / "run"), "val"), results(tmp_path / "run")
+    assert all(val[name] == found[name] for name in ("top1", "top5", "mean_class"))
+    with np.load(tmp_path / "run" / "test_scores.npz") as saved:
+        scores, logits, labels = saved["scores"], saved["logits"].astype(float), saved["labels"]
+    probabilities = (np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)).mean(axis=1)
+    np.testing.assert_allclose(scores, probabilities, rtol=1e-12)
+    assert val["loss"] == pytest.approx(-np.log(probabilities[np.arange(17), labels]).mean())
+    with open(tmp_path / "run" / "predictions.csv") as file:
+        rows = list(csv.DictReader(file))
+    predictions = logits.sum(axis=1).argmax(axis=1)  # by DATA.ENSEMBLE_METHOD
+    assert [int(row["prediction"]) for row in rows] == predictions.tolist()
+    assert [float(row["probability"]) for row in rows] == pytest.approx(scores.max(axis=1), abs=1e-6)
 
 
 def test_bad_videos_are_skipped_in_training_and_never_replaced_in_testing(run, tmp_path, data_dir):

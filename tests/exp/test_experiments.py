@@ -84,7 +84,7 @@ def test_recipe_is_that_of_the_run(cfgs, name):
         assert pytest.approx((1e-4 if "k400_in1k" in name else 2e-4) * cfg.TRAIN.BATCH_SIZE / 32) == cfg.SOLVER.BASE_LR
     assert (DEPTH[recipe["size"]], recipe["start"]) == (cfg.UNIFORMER.DEPTH, cfg.MODEL.PRETRAINED)
     settings = flat_settings(cfg)
-    assert len(COMMON) == 40 and {key: settings[key] for key in COMMON} == COMMON
+    assert len(COMMON) == 41 and {key: settings[key] for key in COMMON} == COMMON
     kind, _, data, _ = name.split("_")
     classes, flip, sampling, videos = DATA[data]
     assert (classes, flip, sampling) == (cfg.MODEL.NUM_CLASSES, cfg.DATA.RANDOM_FLIP, cfg.DATA.FRAME_SAMPLING)
