@@ -172,8 +172,11 @@ def is_finished(run: Run) -> bool:
     if results is None or relevant_settings(results["config"]) != run.settings:
         return False
     # The last epoch is always validated.
-    validated = max((event["epoch"] for event in read_epochs(run.folder, "val")), default=0)
-    if run.settings["TRAIN.ENABLE"] and validated < run.settings["SOLVER.MAX_EPOCH"]:
+    validated = [(event["epoch"], event["top1"]) for event in read_epochs(run.folder, "val")] or [(0, 0)]
+    epochs, accuracies = zip(*validated)
+    num_stale = len(accuracies) - 1 - accuracies.index(max(accuracies))
+    is_stale = 0 < run.settings["SOLVER.STOP_AFTER"] <= num_stale
+    if run.settings["TRAIN.ENABLE"] and epochs[-1] < run.settings["SOLVER.MAX_EPOCH"] and not is_stale:
         return False
     # A test in the middle of the training was of another checkpoint. Results without checkpoints are believed.
     path = results["checkpoint"]

@@ -6,32 +6,24 @@ Reading a configuration touches no disk but the YAML files themselves. ``docs/co
 """
 
 from slowfast.config.keys import Key, choice, flag, names, number, numbers, text
-from slowfast.config.parser import KEYS, CfgNode
+from slowfast.config.parser import CfgNode, declare
 
-_C = CfgNode()
-
-
-def _declare(section: str, **keys) -> None:
-    """Add the keys of a section; "" is the top level."""
-    node = _C
-    if section:
-        _C[section] = node = CfgNode()
-    for name, key in keys.items():
-        node[name] = key.default
-        KEYS[f"{section}.{name}" if section else name] = key
-
-
-_declare(
+declare(
     "",
     RNG_SEED=number(0, "Seed of every random stream: weights, data order, augmentation.", low=0),
     OUTPUT_DIR=text(
         "", 'Checkpoints, logs, results; "" is `exp/NAME/output` of `exp/NAME/config.yaml`, else `output/NAME`.'
     ),
     DEVICE=choice("auto", "cpu", "cuda", meaning="auto is CUDA if present, else CPU."),
+    USER_MODULES=names(
+        [],
+        "Python files, or folders of packages, that are imported first: they register models, attentions, data sets "
+        "and losses of your own, and declare their keys (docs/extending.md). Relative to the YAML, or else to here.",
+    ),
     LOG_PERIOD=number(10, "Steps between two log lines, between which nothing waits for device or processes.", low=1),
 )
 
-_declare(
+declare(
     "DATA",
     DATASET=text(
         "VideoList",
@@ -81,11 +73,14 @@ _declare(
         [0.75, 1.3333], "Aspect ratio (width / height) of the random resized crop.", length=2, rising=True, above=0
     ),
     RANDOM_FLIP=flag(False, "Mirror half of the training clips; never where labels have directions."),
+    TRAIN_SAMPLING=choice(
+        "uniform", "balanced", meaning="uniform: every training video once an epoch | balanced: every class as often."
+    ),
     MAX_BAD_SHARE=number(0.05, "Share of an epoch's videos that may fail to decode in training.", low=0, high=1),
     ENSEMBLE_METHOD=choice("sum_logits", "mean_probability", "max", meaning="Views of a video to one score."),
 )
 
-_declare(
+declare(
     "AUG",
     NUM_SAMPLE=number(2, "Augmented copies of every decoded video (repeated augmentation, arXiv 1901.09335).", low=1),
     SAMPLER_REPEATS=number(1, "Times in a row that the sampler draws a video; DeiT (arXiv 2012.12877) has 3.", low=1),
@@ -100,7 +95,7 @@ _declare(
     RE_MODE=choice("pixel", "const", meaning="pixel: unit normal noise per pixel | const: zero, after normalisation."),
 )
 
-_declare(
+declare(
     "MIXUP",
     ENABLE=flag(True, "Mix clips and labels of a batch."),
     ALPHA=number(0.8, "Beta parameter of mixup (arXiv 1710.09412); 0 is off.", low=0),
@@ -110,12 +105,12 @@ _declare(
     LABEL_SMOOTH_VALUE=number(0.1, "Label smoothing of the training targets, also without mixing.", low=0, below=1),
 )
 
-_declare(
+declare(
     "DATA_LOADER",
     NUM_WORKERS=number(8, "Worker processes per training process; 0 loads in the training process itself.", low=0),
 )
 
-_declare(
+declare(
     "MODEL",
     MODEL_NAME=text("Uniformer", "Class in MODEL_REGISTRY: Uniformer (video) | Uniformer2d (stills: no EMIM.MOTION)."),
     NUM_CLASSES=number(174, "Number of classes.", low=2),
@@ -124,13 +119,18 @@ _declare(
         "Weights to start from: a file (.pth, .safetensors; 2-D ones are inflated), or a finished experiment, by its "
         'folder (`exp/NAME`), YAML file or OUTPUT_DIR, whose best checkpoint is taken; "" trains from scratch.',
     ),
+    FREEZE=names(
+        [],
+        "Parameters that are not trained, patterns of names as of files: `patch_embed1.*`, `blocks[12].*`. Batch norms "
+        "of which nothing is trained keep their statistics.",
+    ),
     COMPILE=flag(False, "Compile the model (torch.compile): slow first steps, faster later ones on most GPUs."),
     CHECKPOINT_NUM=numbers(
         [0, 0, 0, 0], "First blocks per stage that recompute activations; compiled: in stages 3 and 4 only.", low=0
     ),
 )
 
-_declare(
+declare(
     "UNIFORMER",
     EMBED_DIM=numbers([64, 128, 320, 512], "Channels per stage (arXiv 2201.09450).", length=4, low=1),
     DEPTH=numbers([3, 4, 8, 3], "Blocks per stage. S: 3, 4, 8, 3; B: 5, 8, 20, 7.", length=4, low=0),
@@ -147,7 +147,7 @@ _declare(
     STAGE4_ATTENTION=names(["emim", "joint"], "The same of stage 4."),
 )
 
-_declare(
+declare(
     "EMIM",
     WINDOW=numbers(
         [7, 7],
@@ -188,7 +188,23 @@ _declare(
     ),
 )
 
-_declare(
+declare(
+    "LOSS",
+    NAME=text(
+        "soft_target_cross_entropy",
+        "Function in LOSSES (`slowfast/models/losses.py`): soft_target_cross_entropy (one class per video) | "
+        "binary_cross_entropy (each class against the rest, mean over the classes).",
+    ),
+    CLASS_WEIGHTS=numbers(
+        [],
+        "Weights of the classes in the loss: [] for none | balanced: inverse to the number of their training videos, 1 "
+        "in the mean over the videos | a number per class.",
+        words=("balanced",),
+        low=0,
+    ),
+)
+
+declare(
     "SOLVER",
     OPTIMIZING_METHOD=choice("adamw", "sgd", meaning="adamw (arXiv 1711.05101): BETAS | sgd: Nesterov's MOMENTUM."),
     BASE_LR=number(2e-4, "Learning rate of one step of TRAIN.BATCH_SIZE videos.", above=0),
@@ -199,13 +215,16 @@ _declare(
     EMA_DECAY=number(0.0, "Decay d of averaged weights, w_a <- d w_a + (1 - d) w each step; 0: off.", low=0, below=1),
     DECAY_RELATIVE_BIAS=flag(False, "Decay EMIM's relative bias, as the published runs did, though not on purpose."),
     MAX_EPOCH=number(60, "Epochs.", low=1),
+    STOP_AFTER=number(
+        0, "Validations in a row without a better result than before after which training ends; 0: never.", low=0
+    ),
     WARMUP_EPOCHS=number(5.0, "Epochs of linear warm-up, followed by half a cosine.", low=0),
     WARMUP_START_LR=number(1e-6, "Learning rate at the first step of the warm-up.", low=0),
     COSINE_END_LR=number(1e-6, "Learning rate at the end; at most BASE_LR.", low=0),
     CLIP_GRADIENT=number(20.0, "Largest norm of the whole gradient; 0 switches clipping off.", low=0),
 )
 
-_declare(
+declare(
     "TRAIN",
     ENABLE=flag(True, "Whether `tools/run_net.py` trains; `train_net.py` and `test_net.py` do not ask."),
     BATCH_SIZE=number(32, "Videos per step over all processes (each gives AUG.NUM_SAMPLE clips).", low=1),
@@ -241,7 +260,7 @@ _declare(
     RESUME_CHANGED=flag(False, "Continue the run in OUTPUT_DIR although its model, data or recipe was another one."),
 )
 
-_declare(
+declare(
     "TEST",
     ENABLE=flag(True, "Whether `tools/run_net.py` tests."),
     BATCH_SIZE=number(32, "Clips per step over all processes (each gives NUM_SPATIAL_CROPS views).", low=1),
@@ -261,20 +280,20 @@ _declare(
     ON_BAD_VIDEO=choice("error", "count_wrong", meaning="A video without a finite score: stop | count as wrong."),
 )
 
-_declare(
+declare(
     "TENSORBOARD",
     ENABLE=flag(True, "Scalars, the configuration, pictures and histograms in OUTPUT_DIR/tensorboard."),
     IMAGES_PERIOD=number(10, "Epochs between two pictures of a training batch (train_batch.png); 0 for none.", low=0),
     HISTOGRAM_PERIOD=number(0, "Epochs between two sets of histograms of weights and gradients; 0 for none.", low=0),
 )
 
-_declare(
+declare(
     "WANDB",
     ENABLE=flag(False, "Mirror TensorBoard on Weights & Biases; WANDB_MODE, WANDB_ENTITY, WANDB_NAME choose the rest."),
     PROJECT=text("slowfast", "Project, made if there is none."),
 )
 
-_declare(
+declare(
     "DIST",
     BACKEND=choice("auto", "nccl", "gloo", meaning="Process group; auto is nccl on CUDA, else gloo."),
     TIMEOUT_MIN=number(30.0, "Minutes after which a collective that does not complete is an error.", above=0),
@@ -283,5 +302,7 @@ _declare(
 
 
 def get_cfg() -> CfgNode:
-    """Return a fresh, unfrozen copy of the defaults."""
-    return _C.clone()
+    """Return a fresh, unfrozen tree of the defaults."""
+    cfg = CfgNode()
+    cfg.add_declared()
+    return cfg

@@ -4,7 +4,8 @@ import sys
 
 import yaml
 
-from slowfast.config.defaults import KEYS  # filled there
+import slowfast.config.defaults  # noqa: F401 (fills KEYS)
+from slowfast.config.parser import KEYS
 
 _HEAD = """\
 # Configuration

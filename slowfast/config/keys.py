@@ -45,8 +45,15 @@ def number(default: float | int | str, meaning: str, *words: str, **bounds: floa
     return Key(default, meaning, " or ".join((*words, allowed)), is_valid, words)
 
 
-def numbers(default: list, meaning: str, length: int | None = None, rising: bool = False, **bounds: float) -> Key:
-    """Declare a list of numbers, each within ``bounds``; ``rising`` for [low, high] with low <= high."""
+def numbers(
+    default: list,
+    meaning: str,
+    length: int | None = None,
+    rising: bool = False,
+    words: tuple[str, ...] = (),
+    **bounds: float,
+) -> Key:
+    """Declare a list of numbers within ``bounds``, or one of ``words``; ``rising`` for [low, high] with low <= high."""
     is_valid, allowed = _range(**bounds)
 
     def all_valid(values: list) -> bool:
@@ -54,12 +61,17 @@ def numbers(default: list, meaning: str, length: int | None = None, rising: bool
         return has_length and all(map(is_valid, values)) and (not rising or values == sorted(values))
 
     count = f"{length} values" if length else "values"
-    return Key(default, meaning, f"{count}, each {allowed}" + (", rising" if rising else ""), all_valid)
+    allowed = f"{count}, each {allowed}" + (", rising" if rising else "")
+    return Key(default, meaning, " or ".join((*words, allowed)), all_valid, words)
 
 
 def names(default: list[str], meaning: str) -> Key:
-    """Declare a list of one or more words."""
-    return Key(default, meaning, "one name or more", bool)
+    """Declare a list of words, which may be empty if the default is."""
+
+    def all_valid(values: list) -> bool:
+        return all(isinstance(value, str) for value in values) and (bool(values) or not default)
+
+    return Key(default, meaning, "one name or more" if default else "names", all_valid)
 
 
 def _range(
@@ -73,6 +85,8 @@ def _range(
     upper = high if high is not None else below
 
     def is_valid(value: float) -> bool:
+        if not isinstance(value, (int, float)):  # in a list, whose empty default says no type
+            return False
         is_finite = value == value and abs(value) != float("inf")
         is_above = lower is None or value > lower or (low is not None and value == low)
         is_below = upper is None or value < upper or (high is not None and value == high)

@@ -1,5 +1,6 @@
 """YAML files to a configuration: ``_BASE_`` inheritance, strict keys and types, errors that name file and key."""
 
+import copy
 import os
 from difflib import get_close_matches
 from typing import Any
@@ -8,22 +9,44 @@ import yaml
 from yacs.config import CfgNode as _YacsCfgNode
 
 from slowfast.config.keys import Key
+from slowfast.config.user_modules import import_user_module
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import read_text
 
-BASE_KEY = "_BASE_"
+BASE_KEY, MODULES_KEY = "_BASE_", "USER_MODULES"
 
-# Declarations by full name, such as "SOLVER.BASE_LR"; slowfast/config/defaults.py fills it.
+# Declarations by full name, such as "SOLVER.BASE_LR"; slowfast/config/defaults.py and modules of users fill it.
 KEYS: dict[str, Key] = {}
+
+
+def declare(section: str, **keys: Key) -> None:
+    """Declare keys of a section, new or not; "" is the top level."""
+    for name, key in keys.items():
+        full_key = f"{section}.{name}" if section else name
+        if full_key in KEYS:
+            raise UserError(f"the configuration key {full_key} is declared twice: give yours another name")
+        KEYS[full_key] = key
 
 
 class CfgNode(_YacsCfgNode):
     """A configuration tree with attribute access, whose keys, types and ranges are declared in ``KEYS``."""
 
+    def add_declared(self) -> None:
+        """Add the keys that are declared and not here yet, with their defaults."""
+        for full_key, key in KEYS.items():
+            *sections, name = full_key.split(".")
+            node = self
+            for section in sections:
+                node = node.setdefault(section, CfgNode())
+            node.setdefault(name, copy.deepcopy(key.default))
+
     def merge_from_file(self, cfg_filename: str) -> None:
         """Override values by those of a YAML file and of the files it names under ``_BASE_``, relative to it."""
-        for path in _base_chain(cfg_filename):
-            _merge(self, read_yaml(path), where=path, prefix="")
+        trees = [(path, read_yaml(path)) for path in _base_chain(cfg_filename)]
+        for path, tree in [item for item in trees if MODULES_KEY in item[1]][-1:]:  # the list that counts
+            self._import_modules(tree, path)  # first of all, for they may declare keys
+        for path, tree in trees:
+            _merge(self, tree, where=path, prefix="")
 
     def merge_from_list(self, cfg_list: list) -> None:
         """Override values by ``["KEY", value, "KEY", value, ...]``; strings are read as YAML, as in a file."""
@@ -33,7 +56,16 @@ class CfgNode(_YacsCfgNode):
             nested: Any = value
             for part in reversed(str(full_key).split(".")):
                 nested = {part: nested}
+            if full_key == MODULES_KEY:
+                self._import_modules(nested, "command line")
             _merge(self, nested, where="command line", prefix="")
+
+    def _import_modules(self, tree: dict, where: str) -> None:
+        """Import the user's modules that ``tree`` names, note where they were found, and add what they declare."""
+        names = _coerce(tree[MODULES_KEY], [], f"{where}: {MODULES_KEY}")
+        KEYS[MODULES_KEY].check(f"{where}: {MODULES_KEY}", names)
+        tree[MODULES_KEY] = [import_user_module(name, where) for name in names]
+        self.add_declared()
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

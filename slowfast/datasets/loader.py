@@ -34,6 +34,9 @@ class TrainSampler(Sampler):
     With ``repeats`` R > 1 every video stands R times in a row and the order is cut to the length of one epoch, so that
     about a share 1 / R of the videos is seen in it; the copies of a video land in one global batch, on different
     processes (the sampler of DeiT, arXiv 2012.12877).
+
+    With ``labels``, one per video, every class that has videos is drawn equally often, give or take one, instead of
+    every video once: videos of rare classes several times, those of frequent ones not in every epoch.
     """
 
     num_videos: int
@@ -42,6 +45,7 @@ class TrainSampler(Sampler):
     world_size: int
     seed: int
     repeats: int = 1
+    labels: np.ndarray | None = None
     epoch: int = field(default=0, init=False)
     first_step: int = field(default=0, init=False)
 
@@ -64,11 +68,34 @@ class TrainSampler(Sampler):
         """Yield ``(epoch, video index, copy)``, the batches of this process one after the other."""
         # The spawn key keeps this stream apart from those of the samples: [seed, epoch] equals [seed, epoch, 0].
         seed = np.random.SeedSequence([self.seed, self.epoch], spawn_key=(1,))
-        videos = np.random.default_rng(seed).permutation(self.num_videos)
+        rng = np.random.default_rng(seed)
         num_steps = self.num_videos // self.global_batch
+        if self.labels is None:
+            videos = rng.permutation(self.num_videos)
+            times_before = np.zeros_like(videos)
+        else:
+            videos, times_before = draw_balanced(self.labels, -(-num_steps * self.global_batch // self.repeats), rng)
         position = np.arange(num_steps * self.global_batch).reshape(num_steps, self.global_batch)  # rows are steps
         for place in position[self.first_step :, self.rank :: self.world_size].ravel().tolist():
-            yield self.epoch, int(videos[place // self.repeats]), place % self.repeats
+            drawn, copy = divmod(place, self.repeats)
+            yield self.epoch, int(videos[drawn]), int(times_before[drawn]) * self.repeats + copy
+
+
+def draw_balanced(labels: np.ndarray, num_drawn: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw videos so that classes, and the videos of each class, come equally often, give or take one.
+
+    Returns:
+        Indices of the videos in random order, and how often each was drawn before, (num_drawn,) both.
+    """
+    classes = rng.permutation(np.unique(labels))  # the first ones get what is left over
+    drawn = []
+    for rank, label in enumerate(classes):
+        members = np.flatnonzero(labels == label)
+        num_own = (num_drawn + len(classes) - 1 - rank) // len(classes)
+        rounds = max(1, -(-num_own // len(members)))
+        videos = [rng.permutation(members) for _ in range(rounds)]
+        drawn.append(np.stack([np.concatenate(videos), np.arange(rounds).repeat(len(members))])[:, :num_own])
+    return tuple(rng.permutation(np.concatenate(drawn, axis=1), axis=1))
 
 
 def eval_share(num_items: int, rank: int, world_size: int) -> range:
@@ -111,7 +138,8 @@ def construct_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int = 
     """
     dataset = build_dataset(cfg, split)
     if split == "train":
-        order = (cfg.TRAIN.BATCH_SIZE, rank, world_size, cfg.RNG_SEED, cfg.AUG.SAMPLER_REPEATS)
+        labels = dataset.labels if cfg.DATA.TRAIN_SAMPLING == "balanced" else None
+        order = (cfg.TRAIN.BATCH_SIZE, rank, world_size, cfg.RNG_SEED, cfg.AUG.SAMPLER_REPEATS, labels)
         sampler = TrainSampler(dataset.num_videos, *order)
         batch_size, side = cfg.TRAIN.BATCH_SIZE // world_size, cfg.DATA.TRAIN_CROP_SIZE
     else:

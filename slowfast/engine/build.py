@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -21,7 +22,9 @@ from slowfast.engine.record import Recorder
 from slowfast.engine.report import Report, draw_training_batch
 from slowfast.engine.test import Evaluation, autocast, resolve_precision, validate
 from slowfast.models import build_model
+from slowfast.models.build import freeze
 from slowfast.models.complexity import count_gmacs, count_parameters, training_clip_shape
+from slowfast.models.losses import build_loss
 from slowfast.models.optimizer import build_optimizer
 from slowfast.models.pretrained import load_pretrained
 from slowfast.utils.distributed import Process, gather_to_all
@@ -47,6 +50,13 @@ class Plan:
     clip_gradient: float
     num_epochs: int
     eval_period: int
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of logits and targets (B, K), the sum over the clips
+    stop_after: int  # validations without a better one; 0: never
+
+    def is_finished(self, state) -> bool:
+        """Return whether a ``train.TrainState`` is at its end: all epochs are done, or it gets no better any more."""
+        is_stale = 0 < self.stop_after <= state.num_stale
+        return state.is_validated and (is_stale or state.epoch >= self.num_epochs)
 
     def is_validated_after(self, epoch: int) -> bool:
         """Return whether a validation follows ``epoch`` finished epochs."""
@@ -92,7 +102,7 @@ class Training:
         scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         loader = construct_loader(cfg, "train", process.rank, process.world_size)
         evaluation = Evaluation.from_config(cfg, process, "val")
-        plan = _build_plan(cfg, process, model, precision)
+        plan = _build_plan(cfg, process, model, precision, loader.dataset.labels)
         _describe(cfg, model, precision, loader, evaluation.loader)
         report, checkpoints = _build_records(cfg, process, recorder, loader, evaluation.loader, scaler)
         if cfg.MODEL.COMPILE:
@@ -151,10 +161,11 @@ def _build_model(cfg, process: Process) -> nn.Module:
         raise UserError("DIST.SYNC_BATCHNORM is True, but PyTorch synchronises batch norms on CUDA devices only")
     if cfg.DIST.SYNC_BATCHNORM and process.world_size > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    freeze(model, cfg.MODEL.FREEZE)
     return model.to(process.device)
 
 
-def _build_plan(cfg, process: Process, model: nn.Module, precision: str) -> Plan:
+def _build_plan(cfg, process: Process, model: nn.Module, precision: str, labels: np.ndarray) -> Plan:
     clips_per_step = cfg.TRAIN.BATCH_SIZE // process.world_size * cfg.AUG.NUM_SAMPLE
     micro_batch = cfg.TRAIN.MICRO_BATCH_SIZE
     if micro_batch == "auto":
@@ -172,6 +183,8 @@ def _build_plan(cfg, process: Process, model: nn.Module, precision: str) -> Plan
         clip_gradient=cfg.SOLVER.CLIP_GRADIENT,
         num_epochs=cfg.SOLVER.MAX_EPOCH,
         eval_period=cfg.TRAIN.EVAL_PERIOD,
+        loss=build_loss(cfg, labels, process.device),
+        stop_after=cfg.SOLVER.STOP_AFTER,
     )
 
 

@@ -34,6 +34,7 @@ _MAY_DIFFER = (
     "MODEL.CHECKPOINT_NUM", "EMIM.BACKEND", "SOLVER.MAX_EPOCH", "TEST.", "TENSORBOARD.", "WANDB.", "DIST.BACKEND",
     "DIST.TIMEOUT_MIN", "TRAIN.ENABLE", "TRAIN.MICRO_BATCH_SIZE", "TRAIN.PRECISION", "TRAIN.EVAL_PERIOD",
     "TRAIN.CHECKPOINT_", "TRAIN.KEEP_CHECKPOINTS", "TRAIN.ON_NONFINITE", "TRAIN.RESUME_CHANGED",
+    "SOLVER.STOP_AFTER", "USER_MODULES",
 )  # fmt: skip
 
 
@@ -118,6 +119,7 @@ class Checkpoints:
         """Write the state after a validation, also as the best one if it is; ``top1`` is known to the main process."""
         top1 = broadcast_from_main(top1)
         is_best, state.is_validated = top1 >= state.best_top1, True
+        state.num_stale = 0 if top1 > state.best_top1 else state.num_stale + 1
         state.best_top1 = max(top1, state.best_top1)
         if is_best:
             self.save(state, BEST)
@@ -201,8 +203,9 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict, path: st
     sizes = [[len(group["params"]) for group in groups] for groups in both]
     if sizes[0] != sizes[1] or len({"betas" in groups[0] for groups in both}) > 1:
         raise UserError(
-            f"{path} was trained with another optimizer: SOLVER.OPTIMIZING_METHOD, SOLVER.DECAY_RELATIVE_BIAS or "
-            "SOLVER.LAYER_DECAY differ; set them as before, or start anew from these weights with MODEL.PRETRAINED"
+            f"{path} was trained with another optimizer: SOLVER.OPTIMIZING_METHOD, SOLVER.DECAY_RELATIVE_BIAS, "
+            "SOLVER.LAYER_DECAY or MODEL.FREEZE differ; set them as before, or start anew from these weights with "
+            "MODEL.PRETRAINED"
         )
     optimizer.load_state_dict(state)
     for group, settings in zip(optimizer.param_groups, configured, strict=True):
@@ -237,8 +240,9 @@ def starting_weights(start: str, config: str, compared: tuple[str, ...] = (), ig
             f'first{command}, or set MODEL.PRETRAINED to a weight file of the same model (see docs/data.md) or ""'
         )
     path, saved = newest
-    wanted = yaml.safe_load(saved["cfg"])["SOLVER"]["MAX_EPOCH"]
-    if saved["epoch"] < wanted or not saved["is_validated"] or not os.path.isfile(best):
+    solver = yaml.safe_load(saved["cfg"])["SOLVER"]
+    wanted, is_stale = solver["MAX_EPOCH"], 0 < solver.get("STOP_AFTER", 0) <= saved.get("num_stale", 0)
+    if (saved["epoch"] < wanted and not is_stale) or not saved["is_validated"] or not os.path.isfile(best):
         raise UserError(
             f"MODEL.PRETRAINED: {start} is not finished: {path} has {saved['epoch']} of {wanted} epochs. Continue "
             f"it{command}, or name a checkpoint: MODEL.PRETRAINED {best if os.path.isfile(best) else path}"

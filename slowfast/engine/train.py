@@ -18,7 +18,7 @@ from slowfast.engine.build import Plan, Training
 from slowfast.engine.checkpoint import Checkpoints, load_model_state, load_optimizer_state
 from slowfast.engine.record import Recorder
 from slowfast.engine.report import Counts, Report
-from slowfast.models.losses import count_correct, soft_target_cross_entropy
+from slowfast.models.losses import count_correct
 from slowfast.utils.distributed import Process, barrier
 from slowfast.utils.signals import StopRequest, Terminated
 
@@ -37,6 +37,7 @@ class TrainState:
     step: int = 0  # finished in the epoch under way
     is_validated: bool = True  # False after an epoch whose validation is still to come
     best_top1: float = -1.0
+    num_stale: int = 0  # validations since a better one
     counts: Counts = field(default_factory=Counts)  # of the epoch under way
     kept_buffers: list[torch.Tensor] = field(default_factory=list)  # when the device was last read
 
@@ -52,6 +53,7 @@ class TrainState:
             "step": self.step,
             "is_validated": self.is_validated,
             "best_top1": self.best_top1,
+            "num_stale": self.num_stale,
             "counts": self.counts.state_dict(),
             "model_state": self.plain_model.state_dict(),
             "optimizer_state": self.optimizer.state_dict(),
@@ -75,6 +77,7 @@ class TrainState:
             logger.warning("%s was not trained in fp16: the loss scale starts at %g", path, self.scaler.get_scale())
         self.epoch, self.step = saved["epoch"], saved["step"]
         self.is_validated, self.best_top1 = saved["is_validated"], saved["best_top1"]
+        self.num_stale = saved.get("num_stale", 0)  # earlier versions did not count
         self.counts = Counts(**saved["counts"])
 
     def keep_buffers(self, was_finite: bool) -> None:
@@ -101,16 +104,19 @@ def train(cfg, process: Process, recorder: Recorder) -> None:
     state = TrainState(run.model, run.optimizer, run.scaler, run.ema)
     checkpoints.resume(state)
     state.keep_buffers(was_finite=True)
-    if state.epoch >= plan.num_epochs and state.is_validated:
+    if plan.is_finished(state):
         logger.info("training is already finished: %d epochs in %s", state.epoch, cfg.OUTPUT_DIR)
     with run, StopRequest() as stop:
-        while state.epoch < plan.num_epochs or not state.is_validated:
+        while not plan.is_finished(state):
             if state.is_validated:
                 train_one_epoch(state, run.loader, plan, report, checkpoints, stop)
             if not state.is_validated:  # also in a run that was killed while it validated
                 with stop.at_once(f"while it validated after epoch {state.epoch}"):
                     top1 = run.validate(state.plain_model, state.ema, state.epoch, state.epoch * len(run.loader))
                     checkpoints.save_validated(state, top1)
+    if state.epoch < plan.num_epochs:
+        message = "training ends after epoch %d: the last %d validations were no better (SOLVER.STOP_AFTER)"
+        logger.info(message, state.epoch, state.num_stale)
     barrier()
 
 
@@ -172,20 +178,23 @@ def take_step(state: TrainState, clips: torch.Tensor, targets: torch.Tensor, pla
     if is_empty and plan.is_alone:
         return clips.new_zeros(3)
     if is_empty:
-        # It takes part in the exchange of gradients all the same, with zeros: targets of zeros have no loss. In
-        # evaluation mode, so that the zero clips leave no trace in the statistics of batch norms.
+        # It takes part in the exchange of gradients all the same, with clips whose loss has no weight. In evaluation
+        # mode, so that they leave no trace in the statistics of batch norms.
         clips, targets = clips.new_zeros((2, *clips.shape[1:])), targets.new_zeros((2, *targets.shape[1:]))
     state.model.train(not is_empty)
     state.optimizer.zero_grad(set_to_none=True)
-    loss, correct = accumulate_gradients(state, clips, targets, plan)
+    loss, correct = accumulate_gradients(state, clips, targets, plan, float(not is_empty))
     norm = update_weights(state, plan)
     return torch.stack([loss, correct * (not is_empty), norm])
 
 
 def accumulate_gradients(
-    state: TrainState, clips: torch.Tensor, targets: torch.Tensor, plan: Plan
+    state: TrainState, clips: torch.Tensor, targets: torch.Tensor, plan: Plan, weight: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Add up the gradients of a step in passes that fit the memory; return loss sum and number of clips right."""
+    """Add up the gradients of a step in passes that fit the memory; return loss sum and number of clips right.
+
+    The loss counts with a ``weight``.
+    """
     size = plan.micro_batch or len(clips)
     passes = list(zip(clips.split(size), targets.split(size), strict=True))
     total, correct = clips.new_zeros(()), clips.new_zeros(())
@@ -195,7 +204,7 @@ def accumulate_gradients(
         with state.model.no_sync() if is_local else nullcontext():
             with plan.autocast():
                 logits = state.model(part)  # (B, K)
-            loss = soft_target_cross_entropy(logits, part_targets)  # summed over clips
+            loss = weight * plan.loss(logits, part_targets)  # summed over clips
             # Over the nominal number of clips, so that a clip weighs the same on a process that had to skip others.
             state.scaler.scale(loss / plan.clips_per_step).backward()
         total += loss.detach()

@@ -1,11 +1,17 @@
 """Registry of models, and the contract of its members."""
 
+import logging
+from collections.abc import Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 from fvcore.common.registry import Registry
 from torch import nn
 
 from slowfast.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 MODEL_REGISTRY = Registry("MODEL")  # subclasses of Model by the name that MODEL.MODEL_NAME gives
 
@@ -32,6 +38,15 @@ class Model(nn.Module):
     def from_config(cls, cfg) -> "Model":
         raise NotImplementedError
 
+    def train(self, mode: bool = True) -> "Model":
+        """Choose the mode; batch norms whose parameters are all frozen (MODEL.FREEZE) always evaluate."""
+        super().train(mode)
+        for module in self.modules():
+            is_norm = isinstance(module, nn.modules.batchnorm._NormBase) and module.affine
+            if is_norm and not any(parameter.requires_grad for parameter in module.parameters()):
+                module.eval()
+        return self
+
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """Return all parameters by depth, from stem to head; [] where SOLVER.LAYER_DECAY is not supported."""
         return []
@@ -53,3 +68,22 @@ def model_class(cfg) -> type[Model]:
 def build_model(cfg) -> Model:
     """Return the model that ``cfg`` describes, with fresh weights, on the current default device."""
     return model_class(cfg).from_config(cfg)
+
+
+def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
+    """Train no parameter whose name fits one of the ``patterns`` (as of file names), and log how many those are."""
+    parameters = dict(model.named_parameters())
+    for pattern in patterns:
+        names = [name for name in parameters if fnmatchcase(name, pattern)]
+        if not names:
+            near = ", ".join(get_close_matches(pattern, parameters, cutoff=0.3)) or ", ".join([*parameters][:3])
+            raise UserError(f"MODEL.FREEZE: no parameter of {type(model).__name__} fits {pattern!r}; near it: {near}")
+        for name in names:
+            parameters[name].requires_grad_(False)
+    frozen = [parameter for parameter in parameters.values() if not parameter.requires_grad]
+    if len(frozen) == len(parameters):
+        raise UserError(f"MODEL.FREEZE is {list(patterns)}: nothing is left to train")
+    if patterns:
+        sizes = [sum(parameter.numel() for parameter in some) for some in (frozen, parameters.values())]
+        facts = (len(frozen), len(parameters), f"{sizes[0]:,}", f"{sizes[1]:,}")
+        logger.info("frozen: %d of %d parameters, %s of %s values", *facts)

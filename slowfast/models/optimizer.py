@@ -14,13 +14,14 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def weight_decay_groups(model: nn.Module, weight_decay: float, decay_relative_bias: bool = False) -> list[dict]:
-    """Split the parameters into a group with weight decay and one without, and log how many there are of each kind.
+    """Split the trained parameters into a group with weight decay and one without, and log how many are of each kind.
 
     Without: parameters of norms, everything else of at most one axis (biases), and, unless ``decay_relative_bias``,
     EMIM's relative bias.
     """
     of_norms = {p for module in model.modules() if isinstance(module, NORMS) for p in module.parameters(recurse=False)}
-    kinds = {parameter: _kind(name, parameter, parameter in of_norms) for name, parameter in model.named_parameters()}
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    kinds = {parameter: _kind(name, parameter, parameter in of_norms) for name, parameter in trained.items()}
     decayed_kinds = ("weights", "relative bias") if decay_relative_bias else ("weights",)
     for kind in dict.fromkeys(kinds.values()):
         sizes = [parameter.numel() for parameter, its_kind in kinds.items() if its_kind == kind]

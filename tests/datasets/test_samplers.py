@@ -74,6 +74,19 @@ def test_epochs_and_seeds_shuffle_differently_and_repeat_exactly():
     assert order(0) != np.random.default_rng([5, 0, 0]).permutation(100).tolist()
 
 
+@pytest.mark.parametrize(("world_size", "repeats"), [(1, 1), (3, 1), (3, 2)])
+def test_balanced_classes_come_equally_often_on_any_number_of_processes(world_size, repeats):
+    labels = np.repeat([0, 1, 3], [40, 7, 3])
+    settings = {"repeats": repeats, "labels": labels}
+    steps = steps_of(50, 12, world_size, epoch=3, **settings)
+    assert steps == steps_of(50, 12, 1, epoch=3, **settings) != steps_of(50, 12, 1, epoch=4, **settings)
+    keys = list(itertools.chain(*steps))
+    assert len(set(keys)) == len(keys) == 48  # no video is augmented twice in the same way
+    times = np.bincount([video for _, video, _ in keys], minlength=50)
+    assert np.bincount(labels, weights=times).tolist() == [16, 16, 0, 16]
+    assert all(np.ptp(times[labels == label]) <= repeats for label in (0, 1, 3))  # the videos of a class, too
+
+
 def test_impossible_batches_are_refused():
     for num_videos, world_size in ((100, 3), (31, 1)):
         with pytest.raises(UserError, match=rf"TRAIN\.BATCH_SIZE is 32 .* {world_size}, up to .* {num_videos}"):

@@ -2,15 +2,19 @@
 
 import json
 import shutil
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from helpers_engine import results, state
+from helpers_engine import Killed, assert_same_end, die, results, state
 from PIL import Image
 
 from slowfast.engine import build, train
+from slowfast.engine.checkpoint import starting_weights
 from slowfast.engine.record import EVENTS, Recorder
+from slowfast.models.losses import binary_cross_entropy
 from slowfast.utils import distributed
 from slowfast.utils.errors import UserError
 from slowfast.utils.logging import read_events
@@ -66,6 +70,37 @@ def test_sgd_with_layer_decay(run, tmp_path):
     assert max(rates) == 1 and all(rate == pytest.approx(scale * rates[1]) for scale, rate in rates.items())
 
 
+def test_frozen_parameters_and_their_statistics_stay(run, steps, tmp_path):
+    settings = ("MODEL.FREEZE", "[patch_embed*, 'blocks[12].*', norm.bias]", "SOLVER.LAYER_DECAY", 0.5)
+    settings += ("SOLVER.EMA_DECAY", 0.9, "TRAIN.CHECKPOINT_STEPS", 1, "TRAIN.KEEP_CHECKPOINTS", 9, "LOG_PERIOD", 1)
+    straight = tmp_path / "straight"
+    assert run(*settings, "OUTPUT_DIR", straight).status == 0
+    first, last = (state(straight, name) for name in ("epoch_00000_step_000001.pyth", "epoch_00002.pyth"))
+    for name, tensor in last["model_state"].items():
+        is_frozen = name.startswith(("patch_embed", "blocks1", "blocks2")) or name == "norm.bias"
+        assert torch.equal(tensor, first["model_state"][name]) == is_frozen, name
+        assert not is_frozen or torch.equal(tensor, last["ema_state"][name])
+    steps.taken.clear()
+    steps.at[5] = die
+    with pytest.raises(Killed):
+        run(*settings)
+    assert run(*settings).status == 0
+    assert_same_end(tmp_path / "run", straight, "epoch_00002.pyth")
+
+
+def test_training_ends_when_it_gets_no_better(run, monkeypatch, tmp_path):
+    accuracies = iter([50.0, 60.0, 60.0, 55.0, 10.0])
+    monkeypatch.setattr(build, "validate", lambda *_: next(accuracies))
+    settings = ("SOLVER.MAX_EPOCH", 9, "TRAIN.BATCH_SIZE", 24, "TENSORBOARD.IMAGES_PERIOD", 0)
+    assert run(*settings, "SOLVER.STOP_AFTER", 1).status == 0
+    assert [event["epoch"] for event in read_events(str(tmp_path / "run"), "train_epoch")] == [1, 2, 3]
+    ended = run(*settings, "SOLVER.STOP_AFTER", 2)  # of which the checkpoint has counted one
+    assert ended.status == 0 and "training ends after epoch 4: the last 2 validations were no better" in ended.out
+    assert "training is already finished: 4 epochs" in run(*settings, "SOLVER.STOP_AFTER", 2).out
+    best = starting_weights(str(tmp_path / "run"), "{}")
+    assert torch.load(best)["best_top1"] == 60 and torch.load(best)["epoch"] == 3  # of equal ones the later
+
+
 def test_passes_of_few_clips_give_the_gradients_of_one(run, tmp_path):
     # Batch norms apart, whose statistics are those of a pass: their share is small with eight of sixteen clips.
     settings = (*ONE_EPOCH, "MIXUP.ENABLE", False, "SOLVER.CLIP_GRADIENT", 0.0)
@@ -75,6 +110,16 @@ def test_passes_of_few_clips_give_the_gradients_of_one(run, tmp_path):
         assert run(*settings, "TRAIN.MICRO_BATCH_SIZE", size, "LOG_PERIOD", 1, "OUTPUT_DIR", out).status == 0
         norms.append(read_events(str(out), "train_step")[0]["grad_norm"])
     assert norms[0] == norms[1] and norms[2] == pytest.approx(norms[0], rel=0.3)
+
+
+def test_a_process_without_clips_adds_nothing_whatever_the_loss():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5))
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    taken = train.TrainState(model, torch.optim.SGD(model.parameters(), lr=1.0, fused=True), scaler)
+    plan = SimpleNamespace(is_alone=False, micro_batch=0, clips_per_step=4, clip_gradient=0.0)
+    plan.autocast, plan.loss = nullcontext, binary_cross_entropy
+    assert train.take_step(taken, torch.empty(0, 3, 1, 2, 2), torch.empty(0, 5), plan).tolist() == [0, 0, 0]
+    assert not any(parameter.grad.any() for parameter in model.parameters())
 
 
 def test_micro_batch_is_the_largest_half_that_fits(monkeypatch):

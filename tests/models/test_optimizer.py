@@ -5,7 +5,9 @@ import torch
 from helpers_models import make_cfg, tiny_model
 from torch import nn
 
+from slowfast.models.build import freeze
 from slowfast.models.optimizer import build_optimizer
+from slowfast.utils.errors import UserError
 
 
 def names_by_decay(model, **settings):
@@ -79,3 +81,36 @@ def test_learning_rates_fall_from_the_head_to_the_stem_block_by_block():
     assert {name for name, decay in decays.items() if decay} == names_by_decay(model)[0]
     found = [group["lr_scale"] for group in optimizer.param_groups]
     assert found == sorted(found)  # from the stem up
+
+
+def test_frozen_parameters_are_not_optimised_and_their_norms_keep_their_statistics(caplog):
+    model = tiny_model()
+    with caplog.at_level("INFO"):
+        freeze(model, ["patch_embed[12].*", "blocks1.*", "norm.weight"])
+    beginnings = ("patch_embed1.", "patch_embed2.", "blocks1.", "norm.weight")
+    frozen = {name for name, p in model.named_parameters() if name.startswith(beginnings)}
+    assert frozen == {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert f"frozen: {len(frozen)} of {len(list(model.parameters()))} parameters" in caplog.text
+    for settings in ({}, {"SOLVER__LAYER_DECAY": 0.5}):
+        groups = build_optimizer(model, make_cfg(**settings)).param_groups
+        listed = {parameter for group in groups for parameter in group["params"]}
+        assert listed == {p for name, p in model.named_parameters() if name not in frozen}
+    for mode in (True, False):
+        model.train(mode)
+        norms = {name: m.training for name, m in model.named_modules() if isinstance(m, nn.BatchNorm3d)}
+        assert norms["blocks1.0.norm1"] is False and norms["blocks2.0.norm1"] is norms["norm"] is mode
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        (
+            ["head.*", "patch_embed.proj.weight"],
+            "no parameter of Uniformer fits 'patch_embed.proj.weight'; near it: patch",
+        ),
+        (["*"], r"MODEL.FREEZE is \['\*'\]: nothing is left to train"),
+    ],
+)
+def test_patterns_that_freeze_nothing_or_all_are_refused(patterns, message):
+    with pytest.raises(UserError, match=message):
+        freeze(tiny_model(), patterns)
