@@ -244,7 +244,7 @@ def _describe(cfg, model: nn.Module, precision: str, train: DataLoader, val: Dat
     size = "x".join(map(str, clip_shape[1:]))
     chance = f"; mixed clips are right with either class, by chance about {200 / cfg.MODEL.NUM_CLASSES:.3g} %"
     for line in (
-        f"model: {cfg.MODEL.MODEL_NAME}, {count_parameters(model):,} parameters, {count_gmacs(model, clip_shape):.2f} "
+        f"model: {cfg.MODEL.MODEL_NAME}, {count_parameters(model):,} parameters, {count_gmacs(model, clip_shape):.4g} "
         f"GFLOPs (multiply-accumulates) per clip of {size}",
         f"data: {train.dataset.num_videos:,} training and {val.dataset.num_videos:,} validation videos, "
         f"{cfg.MODEL.NUM_CLASSES} classes",

@@ -145,15 +145,17 @@ class Report:
 
     def end_epoch(self, counts: Counts, model: nn.Module) -> None:
         """Log the whole epoch; all processes must call it."""
-        for bad in counts.bad_videos if self.process.is_main else ():
-            logger.warning("skipped, not decodable: %(path)s: %(reason)s", bad)
+        for bad in counts.bad_videos:
             self.recorder.event("bad_video", epoch=self.epoch + 1, **bad)
+        if counts.bad_videos and self.process.is_main:
+            named = _some(["{path}: {reason}".format(**bad) for bad in counts.bad_videos])
+            logger.warning("%d videos skipped, not decodable (all in log.jsonl): %s", len(counts.bad_videos), named)
         peak = max(gather_to_all(peak_mib(self.process.device)))
         scalars, step = counts.scalars(self.process.world_size), (self.epoch + 1) * self.num_steps
         self.recorder.scalars("train_epoch", step, epoch=self.epoch + 1, **scalars, peak_memory_mib=round(peak, 1))
         logger.info(
-            "epoch %d: loss %.4f, top-1 %.2f %%, %.1f clips/s, %.0f %% of the time waiting for data%s, %.0f MiB",
-            self.epoch + 1, scalars["loss"], scalars["top1"], scalars["clips_per_sec"], scalars["wait_share"] * 100,
+            "epoch %d: loss %.4f, top-1 %.2f %%, %.1f clips/s%s%s, at most %.0f MiB",
+            self.epoch + 1, scalars["loss"], scalars["top1"], scalars["clips_per_sec"], _waiting(scalars["wait_share"]),
             f", {scalars['bad_videos']} bad videos" if scalars["bad_videos"] else "", peak,
         )  # fmt: skip
         if scalars["wait_share"] > STALLED_SHARE:
@@ -208,14 +210,14 @@ class Report:
         step = self.epoch * self.num_steps + self._step
         self.recorder.scalars("train_step", step, epoch=self.epoch + 1, **scalars)
         self._bar.set_postfix(loss=f"{scalars['loss']:.3f}", top1=f"{scalars['top1']:.1f}")
-        if self._bar.disable and self.num_steps > self.log_period:  # the line of a short epoch says it all
+        # The line of the epoch says it all where it is short, and follows at its end.
+        if self._bar.disable and self.log_period < self.num_steps > self._step:
             pace = (time.perf_counter() - self._started) / (self._step - self._first_step)
+            left = format_duration(pace * (self.num_steps - self._step))
             logger.info(
-                "epoch %d step %d/%d: loss %.4f, top-1 %.1f %%, lr %.2e, %.1f clips/s, %.0f %% waiting for data, "
-                "%s left in the epoch",
+                "epoch %d step %d/%d: loss %.4f, top-1 %.1f %%, lr %.2e, %.1f clips/s%s, %s left in the epoch",
                 self.epoch + 1, self._step, self.num_steps, scalars["loss"], scalars["top1"], learning_rate,
-                scalars["clips_per_sec"], scalars["wait_share"] * 100,
-                format_duration(pace * (self.num_steps - self._step)),
+                scalars["clips_per_sec"], _waiting(scalars["wait_share"]), left,
             )  # fmt: skip
 
 
@@ -229,6 +231,10 @@ def draw_training_batch(
         write_png(pixels, path)
         recorder.image("train_batch", pixels, step)
         logger.info("epoch %d: a picture of the first batch is in %s", epoch + 1, path)
+
+
+def _waiting(share: float) -> str:
+    return f", {100 * share:.0f} % of the time waiting for data" if share >= 0.005 else ""
 
 
 def _some(items: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Optimizer, its weight-decay groups and its layer-wise learning rates."""
 
 import logging
+from collections import Counter
 
 import torch
 from torch import nn
@@ -23,10 +24,11 @@ def weight_decay_groups(model: nn.Module, weight_decay: float, decay_relative_bi
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     kinds = {parameter: _kind(name, parameter, parameter in of_norms) for name, parameter in trained.items()}
     decayed_kinds = ("weights", "relative bias") if decay_relative_bias else ("weights",)
-    for kind in dict.fromkeys(kinds.values()):
-        sizes = [parameter.numel() for parameter, its_kind in kinds.items() if its_kind == kind]
-        decay = weight_decay if kind in decayed_kinds else 0.0
-        logger.info("weight decay %g: %s, %d tensors, %s values", decay, kind, len(sizes), f"{sum(sizes):,}")
+    named = [
+        f"{weight_decay if kind in decayed_kinds else 0:g} for {count} {kind}"
+        for kind, count in Counter(kinds.values()).items()
+    ]
+    logger.info("weight decay: %s", ", ".join(named))
     # Groups list parameters in the order of the model: checkpoints know a parameter's state by its place.
     decayed = [parameter for parameter, kind in kinds.items() if kind in decayed_kinds]
     exempt = [parameter for parameter, kind in kinds.items() if kind not in decayed_kinds]

@@ -44,11 +44,19 @@ class LoadReport:
     unexpected: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        skipped = [f"{name} ({reason})" for name, reason in self.skipped.items()]
-        kinds = {"skipped": skipped, "missing in the file": self.missing, "unexpected": self.unexpected}
-        all_kinds = {"tensors loaded": self.loaded, "inflated from 2-D": self.inflated, **kinds}
+        kinds = {"missing in the file": self.missing, "unexpected": self.unexpected}
+        all_kinds = {
+            "tensors loaded": self.loaded,
+            "inflated from 2-D": self.inflated,
+            "skipped": self.skipped,
+            **kinds,
+        }
         counts = ", ".join(f"{len(names)} {kind}" for kind, names in all_kinds.items() if names)
-        lines = [f"  {kind}: {_first(_groups(names))}" for kind, names in kinds.items() if names]
+        causes: dict[str, list[str]] = {}
+        for name, reason in self.skipped.items():
+            causes.setdefault(reason.partition(": ")[2], []).append(name)
+        lines = [f"  skipped: {_first(_groups(names))} ({self.skipped[names[0]]})" for names in causes.values()]
+        lines += [f"  {kind}: {_first(_groups(names))}" for kind, names in kinds.items() if names]
         return "\n".join([self.source + counts, *lines])
 
 
@@ -177,10 +185,10 @@ def _warn(path: str, report: LoadReport) -> None:
 
 
 def _groups(names: list[str]) -> list[str]:
-    """Return names that differ in numbers of blocks and layers as one, with how many they are."""
+    """Return names that differ in numbers of stages, blocks or layers as one, with how many they are."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(re.sub(r"\.\d+(?=\.)", ".*", name), []).append(name)
+        groups.setdefault(re.sub(r"\d+(?=\.\d)|(?<=\.)\d+(?=\.)", "*", name), []).append(name)
     return [f"{len(members)} x {group}" if len(members) > 1 else members[0] for group, members in groups.items()]
 
 

@@ -104,8 +104,12 @@ def test_modules_of_another_window_or_number_of_classes_are_skipped_whole(tmp_pa
     of_window = {f"blocks3.{block}.attn.{part}" for block in (0, 2) for part in EMIM_PARTS}
     assert report.skipped.keys() == of_window | {"head.weight", "head.bias"}
     assert "blocks4.0.attn.motion_conv.2.bias" in report.loaded
-    expected = "skipped: 2 x blocks3.*.attn.rpb (shape (2, 5, 5) in the file, (2, 3, 3) in the model: another EMIM."
-    assert expected in caplog.text and " 0 " not in caplog.text
+    for line in (
+        "12 skipped\n  skipped: 2 x blocks*.*.attn.rpb, 4 x blocks*.*.attn.motion_conv.*.weight, 2 x blocks",
+        "bias (shape (2, 5, 5) in the file, (2, 3, 3) in the model: another EMIM.WINDOW or kind of window)\n",
+        "\n  skipped: head.weight, head.bias (shape (7, 32) in the file",
+    ):
+        assert line in caplog.text
     reason = "shape (7, 32) in the file, (5, 32) in the model: another number of classes"
     assert report.skipped["head.weight"] == reason
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
