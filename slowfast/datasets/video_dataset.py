@@ -54,12 +54,12 @@ class VideoDataset(Dataset):
         self.num_videos = len(source.records)
         self.labels = np.array([record.label for record in source.records], dtype=np.int64)  # (num_videos,)
 
-    def decode(self, video_index: int, choose: Callable[[int], np.ndarray]) -> np.ndarray | BadVideo:
-        """Decode the frames (T, H, W, 3) that ``choose(number of frames)`` names."""
+    def decode(self, video_index: int, choose: Callable[[int], np.ndarray]) -> list[np.ndarray] | BadVideo:
+        """Decode the T frames (H, W, 3) that ``choose(number of frames)`` names."""
         record = self.records[video_index]
         try:
             with self.open(record) as reader:
-                return reader.read(choose(reader.num_frames))
+                return reader.read_each(choose(reader.num_frames))
         except DecodeError as error:
             return BadVideo(video_index, error.path, f"{error.reason} ({record.origin})")
 

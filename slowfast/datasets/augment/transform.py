@@ -8,6 +8,7 @@ Dimension letters: ``T`` frames, ``H W`` height and width of the decoded frames 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -34,10 +35,10 @@ class TrainTransform:
     flip_prob: float = 0.0
     rand_augment: RandAugment | None = None  # of the full frames, before all else
 
-    def __call__(self, frames: np.ndarray, rng: np.random.Generator, num_copies: int = 1) -> torch.Tensor:
-        """Augment uint8 RGB frames (T, H, W, 3) to ``num_copies`` clips, uint8 (num_copies, 3, T, S, S)."""
-        num_frames, height, width = frames.shape[:3]
-        clips = np.empty((num_copies, num_frames, self.size, self.size, 3), np.uint8)
+    def __call__(self, frames: Sequence[np.ndarray], rng: np.random.Generator, num_copies: int = 1) -> torch.Tensor:
+        """Augment T uint8 RGB frames (H, W, 3) to ``num_copies`` clips, uint8 (num_copies, 3, T, S, S)."""
+        height, width = frames[0].shape[:2]
+        clips = np.empty((num_copies, len(frames), self.size, self.size, 3), np.uint8)
         for clip in clips:
             operations = [] if self.rand_augment is None else self.rand_augment.draw(rng, height, width)
             box = draw_crop_box(rng, height, width, self.area_range, self.aspect_range)
@@ -61,9 +62,9 @@ class TestTransform:
     short_side: int = 0  # length to which the short side is scaled (px), at least ``size``; 0 for ``size``
     interpolation: str = "bilinear"  # without antialiasing; ``bicubic``, with it
 
-    def __call__(self, frames: np.ndarray) -> torch.Tensor:
-        """Cut crops of uint8 RGB frames (T, H, W, 3), left to right or top to bottom: uint8 (num_crops, 3, T, S, S)."""
-        height, width = frames.shape[1:3]
+    def __call__(self, frames: Sequence[np.ndarray]) -> torch.Tensor:
+        """Cut crops of T uint8 RGB frames (H, W, 3), left to right or top to bottom: uint8 (num_crops, 3, T, S, S)."""
+        height, width = frames[0].shape[:2]
         short, short_side = min(height, width), self.short_side or self.size
         # Integer division: the floor of a quotient of floats can come out one too small.
         scaled = height * short_side // short, width * short_side // short

@@ -36,9 +36,9 @@ Box = tuple[int, int, int, int]  # top, left, height, width (px)
 
 
 def warp_clip(
-    frames: np.ndarray, operations: Sequence[Operation], box: Box, size: int, flip: bool, out: np.ndarray
+    frames: Sequence[np.ndarray], operations: Sequence[Operation], box: Box, size: int, flip: bool, out: np.ndarray
 ) -> None:
-    """Apply drawn operations, crop, resize and flip to all frames (T, H, W, 3) alike; fill ``out`` (T, S, S, 3)."""
+    """Apply drawn operations, crop, resize and flip to T frames (H, W, 3) alike; fill ``out`` (T, S, S, 3)."""
     colours = plan_colours([operation for operation in operations if operation[0] not in GEOMETRIC])
     moves = [arguments for name, arguments in operations if name in GEOMETRIC]
     if not moves:  # OpenCV's resize is this warp in half of its time
@@ -49,7 +49,7 @@ def warp_clip(
             cv2.resize(pixels, (size, size), dst=result, interpolation=cv2.INTER_LINEAR)
         return
     matrix = compose_map(moves, box, size, flip)
-    part, offset = _part_read(matrix, size, *frames.shape[1:3])
+    part, offset = _part_read(matrix, size, *frames[0].shape[:2])
     matrix = matrix[:2].copy()
     matrix[:, 2] -= offset
     matrix[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5  # OpenCV's pixel centres are whole numbers

@@ -38,6 +38,10 @@ class FrameReader(AbstractContextManager):
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the frames with the given 0-based numbers, in any order, as uint8 RGB (T, H, W, 3)."""
+        return np.stack(self.read_each(indices))
+
+    def read_each(self, indices: Sequence[int] | np.ndarray) -> list[np.ndarray]:
+        """Return the same as T arrays (H, W, 3), of one size, where nobody needs a copy of them in one piece."""
         needed = sorted({int(index) for index in indices})
         if needed[0] < 0 or needed[-1] >= self.num_frames:
             raise IndexError(f"{self.path} has frames 0 to {self.num_frames - 1}, asked for {needed}")
@@ -47,7 +51,7 @@ class FrameReader(AbstractContextManager):
             if frame.shape != self._shape:
                 size, others = (f"{width}x{height}" for height, width, _ in (frame.shape, self._shape))
                 raise DecodeError(self.path, f"frame {index} is {size}, others are {others}")
-        return np.stack([frames[int(index)] for index in indices])
+        return [frames[int(index)] for index in indices]
 
     def iterate(self) -> Iterator[np.ndarray]:
         """Yield all frames in order, uint8 RGB (H, W, 3), each decoded once, in the memory of one."""
