@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from slowfast.datasets.augment.on_device import build_train_batch_transform
 from slowfast.datasets.loader import construct_loader, shut_down
-from slowfast.engine.checkpoint import Checkpoints, list_checkpoints, starting_weights
+from slowfast.engine.checkpoint import Checkpoints, class_difference, list_checkpoints, starting_weights
 from slowfast.engine.record import Recorder
 from slowfast.engine.report import Report, draw_training_batch
 from slowfast.engine.test import Evaluation, autocast, resolve_precision, validate
@@ -92,7 +92,8 @@ class Training:
     def from_config(cls, cfg, process: Process, recorder: Recorder) -> "Training":
         """Build model, optimizer, loaders and their helpers, and log a description."""
         device = process.device
-        model = _build_model(cfg, process)
+        loader = construct_loader(cfg, "train", process.rank, process.world_size)
+        model = _build_model(cfg, process, loader.dataset.class_names)
         ema = None
         if cfg.SOLVER.EMA_DECAY:
             ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.SOLVER.EMA_DECAY))
@@ -100,7 +101,6 @@ class Training:
         optimizer = build_optimizer(model, cfg)
         precision = resolve_precision(cfg.TRAIN.PRECISION, device)
         scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        loader = construct_loader(cfg, "train", process.rank, process.world_size)
         evaluation = Evaluation.from_config(cfg, process, "val")
         plan = _build_plan(cfg, process, model, precision, loader.dataset.labels)
         _describe(cfg, model, precision, loader, evaluation.loader)
@@ -150,13 +150,15 @@ def _fits(model: nn.Module, clip_shape: tuple, precision: str, size: int, device
         torch.cuda.empty_cache()
 
 
-def _build_model(cfg, process: Process) -> nn.Module:
+def _build_model(cfg, process: Process, class_names: list[str] | None) -> nn.Module:
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model(cfg)
     if cfg.MODEL.PRETRAINED and not list_checkpoints(cfg.OUTPUT_DIR):  # whose weights would come instead
         prefixes = ("DATA.MEAN", "DATA.STD", *(f"{section}." for section in model.SECTIONS))
         path = starting_weights(cfg.MODEL.PRETRAINED, cfg.dump(), prefixes, model.TRAINING_ONLY)
-        load_pretrained(model, path)
+        loaded = load_pretrained(model, path)
+        if "head.weight" in loaded.loaded and (difference := class_difference(loaded.class_names, class_names)):
+            logger.warning("%s: its classifier is of other class names or another order: %s", path, difference)
     if cfg.DIST.SYNC_BATCHNORM and process.device.type != "cuda":
         raise UserError("DIST.SYNC_BATCHNORM is True, but PyTorch synchronises batch norms on CUDA devices only")
     if cfg.DIST.SYNC_BATCHNORM and process.world_size > 1:
@@ -191,6 +193,8 @@ def _build_plan(cfg, process: Process, model: nn.Module, precision: str, labels:
 def _build_schedule(solver) -> Callable[[float], float]:
     if solver.COSINE_END_LR > solver.BASE_LR:
         raise UserError(f"SOLVER.COSINE_END_LR {solver.COSINE_END_LR:g} is above SOLVER.BASE_LR {solver.BASE_LR:g}")
+    if solver.WARMUP_EPOCHS and solver.WARMUP_START_LR > solver.BASE_LR:
+        raise UserError(f"SOLVER.WARMUP_START_LR {solver.WARMUP_START_LR:g} is above BASE_LR {solver.BASE_LR:g}")
     if solver.WARMUP_EPOCHS >= solver.MAX_EPOCH:
         logger.warning("SOLVER.WARMUP_EPOCHS is not less than SOLVER.MAX_EPOCH: the learning rate rises to the end")
     rates = {"base_lr": solver.BASE_LR, "warmup_start_lr": solver.WARMUP_START_LR, "end_lr": solver.COSINE_END_LR}

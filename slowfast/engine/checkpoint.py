@@ -1,6 +1,7 @@
 """Checkpoints: written whole or not at all, found again, and refused by a run that does not continue theirs."""
 
 import glob
+import itertools
 import logging
 import os
 import re
@@ -14,6 +15,7 @@ from torch import nn
 from slowfast.config import CONFIG_FILE, load_cfg, training_command
 from slowfast.config.parser import flat_settings
 from slowfast.engine.record import Recorder
+from slowfast.engine.results import RESULTS, read_results
 from slowfast.models.pretrained import read_checkpoint
 from slowfast.utils.distributed import broadcast_from_main, gather_to_all
 from slowfast.utils.errors import UserError
@@ -57,10 +59,13 @@ class Checkpoints:
 
     def resume(self, state) -> None:
         """Restore the newest checkpoint, refusing that of another run; a new run stays as it is."""
-        best, newest = os.path.join(self.output_dir, FOLDER, BEST), read_newest(self.output_dir)
-        if newest is None and os.path.exists(best):
-            raise UserError(f"{best} is of a run whose other checkpoints are gone: remove it, or change OUTPUT_DIR")
-        if newest is not None:
+        newest = read_newest(self.output_dir)
+        if newest is None:
+            for path in (os.path.join(self.output_dir, FOLDER, BEST), os.path.join(self.output_dir, RESULTS)):
+                if os.path.exists(path):
+                    raise UserError(f"{path} is of another run or of other weights: move it away, or change OUTPUT_DIR")
+            self.recorder.begin_anew()
+        else:
             path, saved = newest
             self._refuse_other_run(path, saved)
             state.load_state_dict(saved, path)
@@ -182,6 +187,20 @@ def checkpoint_to_test(output_dir: str, configured: str, chosen: str | int) -> s
 def count_chosen_on(saved: dict, names: Iterable[str]) -> int:
     """Return how many of the videos called ``names`` a checkpoint was chosen on, as the best of its run."""
     return len({*saved["val_videos"]}.intersection(names)) if saved.get("is_best") else 0
+
+
+def refuse_foreign_weights(output_dir: str, path: str) -> None:
+    """Refuse to test the weights ``path`` in a folder with a run, or with results of weights, that they are not of."""
+    results, folder = read_results(output_dir), os.path.join(output_dir, FOLDER)
+    is_own = os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep)
+    if not is_own and (os.path.isdir(folder) or (results and results["checkpoint"] != path)):
+        raise UserError(f"OUTPUT_DIR {output_dir} has results of another model than {path}: choose another folder")
+
+
+def class_difference(trained: list[str] | None, names: list[str] | None) -> str:
+    """Return the first class whose name differs, "" where names are alike or unknown."""
+    pairs = enumerate(itertools.zip_longest(trained, names)) if trained and names else ()
+    return next((f"class {i} is {a!r} there and {b!r} here" for i, (a, b) in pairs if a != b), "")
 
 
 def load_model_state(model: nn.Module, state: dict[str, torch.Tensor], path: str) -> None:

@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from slowfast.utils.errors import UserError
+from slowfast.utils.files import replacing
 from slowfast.utils.logging import EVENT_LOG, read_events
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,17 @@ class Recorder:
         if self.enabled:
             line = {"event": name, "time": round(time.time(), 3), **fields}
             self._append(simplejson.dumps(line, ignore_nan=True) + "\n")
+
+    def begin_anew(self) -> None:
+        """Move what an attempt without a checkpoint has logged to ``log.old.jsonl``; TensorBoard hides what it drew."""
+        self.resumed_at = 0
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.enabled else []
+        first = max((i for i, line in enumerate(lines) if line.startswith('{"event": "start"')), default=0)
+        if first:
+            with self.path.with_name("log.old.jsonl").open("a", encoding="utf-8") as file:
+                file.writelines(lines[:first])
+            with replacing(self.path) as file:
+                file.writelines(lines[first:])
 
     def _append(self, text: str) -> None:
         try:

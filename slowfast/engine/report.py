@@ -78,6 +78,7 @@ class Report:
     _steps: list[tuple] = field(default_factory=list)  # unread: number, values on the device, clips, videos, rate
     _recent: Counts = field(default_factory=Counts)  # of this process, since the last reading
     _num_skipped: int = 0  # in a row
+    _sums: torch.Tensor | None = None  # of every trained parameter, to see whether it moves
 
     def watch(self, loader: DataLoader, epoch: int, first_step: int) -> Iterator[Batch]:
         """Yield the batches of an epoch from ``first_step`` on, with a progress bar where there is a terminal."""
@@ -108,6 +109,15 @@ class Report:
         self._steps.append((self._step, values, len(batch.clips), videos, learning_rate))
         self._recent.bad_videos += [{"path": bad.path, "reason": bad.reason} for bad in batch.bad]
         self._step += 1
+
+    def watch_weights(self, model: nn.Module) -> list[str]:
+        """Return the trained parameters that have not changed since the last call."""
+        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        before, self._sums = self._sums, torch.stack([x.detach().double().sum() for x in trained.values()])
+        if before is None:
+            return []
+        # Biases that are still zero move by any rate; a weight that moves at all does so by more.
+        return [name for name, move in zip(trained, (self._sums - before).abs().tolist()) if move < 1e-12]
 
     def is_due(self, step: int) -> bool:
         """Return whether the values are read after ``step`` steps of the epoch."""
@@ -158,6 +168,10 @@ class Report:
             self.epoch + 1, scalars["loss"], scalars["top1"], scalars["clips_per_sec"], _waiting(scalars["wait_share"]),
             f", {scalars['bad_videos']} bad videos" if scalars["bad_videos"] else "", peak,
         )  # fmt: skip
+        if not self._num_skipped and (unmoved := self.watch_weights(model)):
+            if len(unmoved) == len(self._sums):
+                raise FloatingPointError(f"epoch {self.epoch + 1} has not changed any weight: raise SOLVER.BASE_LR")
+            logger.warning("%d parameters have not changed in this epoch: %s", len(unmoved), _some(unmoved))
         if scalars["wait_share"] > STALLED_SHARE:
             logger.warning(
                 "training waited for data: use more DATA_LOADER.NUM_WORKERS; `tools/benchmark.py loader --cfg FILE` "

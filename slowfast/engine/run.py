@@ -185,8 +185,8 @@ def _output_dir(path: str, is_main: bool) -> Iterator[None]:
     with file:
         if is_main:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this process alone: workers may outlive it
+            except OSError:
                 file.seek(0)
                 holder = file.read().strip()
                 raise UserError(f"OUTPUT_DIR {path} is in use by another run ({holder}): wait, or change it") from None

@@ -3,7 +3,6 @@
 Dimension letters: ``M`` videos, ``V`` views of a video, ``K`` classes.
 """
 
-import itertools
 import logging
 import os
 from collections.abc import Callable
@@ -19,7 +18,13 @@ from torch.utils.data import DataLoader
 
 from slowfast.datasets.augment.on_device import build_normalize
 from slowfast.datasets.loader import Batch, construct_loader, shut_down
-from slowfast.engine.checkpoint import checkpoint_to_test, count_chosen_on, load_model_state
+from slowfast.engine.checkpoint import (
+    checkpoint_to_test,
+    class_difference,
+    count_chosen_on,
+    load_model_state,
+    refuse_foreign_weights,
+)
 from slowfast.engine.record import Recorder
 from slowfast.engine.results import SCORES, Scores, measure, read_results, save_scores, summary_line, write_results
 from slowfast.models import build_model
@@ -80,6 +85,7 @@ def test(cfg, process: Process, recorder: Recorder) -> dict | None:
     evaluation = Evaluation.from_config(cfg, process, "test")
     dataset = evaluation.loader.dataset
     path = checkpoint_to_test(cfg.OUTPUT_DIR, cfg.TEST.CHECKPOINT_FILE_PATH, cfg.TEST.CHECKPOINT)
+    refuse_foreign_weights(cfg.OUTPUT_DIR, path)
     model, saved = load_tested(cfg, path, dataset.class_names)
     logger.info(
         "testing %s (%s) on %d videos x %d views of %s",
@@ -145,11 +151,9 @@ def load_tested(cfg, path: str, class_names: list[str] | None) -> tuple[nn.Modul
     Refused are files that do not fill the model exactly, or were trained with other class names.
     """
     saved = read_checkpoint(path)
-    trained = saved.get("class_names")
-    if trained and class_names and trained != class_names:
-        pairs = enumerate(itertools.zip_longest(trained, class_names))
-        first = next(f"class {i} is {a!r} there and {b!r} here" for i, (a, b) in pairs if a != b)
-        raise UserError(f"{path} was trained with other class names or another order: {first}; check the label lists")
+    if difference := class_difference(saved.get("class_names"), class_names):
+        problem = f"was trained with other class names or another order: {difference}"
+        raise UserError(f"{path} {problem}; check the label lists")
     if cfg.TEST.WEIGHTS == "ema" and not saved.get("ema_state"):
         raise UserError(f"TEST.WEIGHTS is ema, but {path} has no averaged weights (SOLVER.EMA_DECAY makes them)")
     model = build_model(cfg)

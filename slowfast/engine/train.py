@@ -104,6 +104,7 @@ def train(cfg, process: Process, recorder: Recorder) -> None:
     state = TrainState(run.model, run.optimizer, run.scaler, run.ema)
     checkpoints.resume(state)
     state.keep_buffers(was_finite=True)
+    report.watch_weights(state.plain_model)
     if plan.is_finished(state):
         logger.info("training is already finished: %d epochs in %s", state.epoch, cfg.OUTPUT_DIR)
     with run, StopRequest() as stop:

@@ -42,6 +42,7 @@ class LoadReport:
     skipped: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
+    class_names: list[str] | None = None  # of the classifier in the file, where it has them
 
     def __str__(self) -> str:
         kinds = {"missing in the file": self.missing, "unexpected": self.unexpected}
@@ -69,9 +70,11 @@ def load_pretrained(model: nn.Module, path: str) -> LoadReport:
     fills less than half of the model's tensors, classifier aside, is refused.
     """
     target = model.state_dict()
-    weights, source = unwrap_weights(read_checkpoint(path), path, target)
+    content = read_checkpoint(path)
+    weights, source = unwrap_weights(content, path, target)
     report = LoadReport(source, missing=[name for name in target if name not in weights and not name.endswith(COUNTER)])
     report.unexpected = [name for name in weights if name not in target]
+    report.class_names = content.get("class_names")
     if scales := [name for name in report.unexpected if re.search(r"\.gamma_[12]$", name)]:
         reason = "its weights mean nothing without the tensors that scale its blocks, which this model does not have"
         raise UserError(f"{path} is a layer-scale variant ({_first(scales, 2)}): {reason}; use one without layer scale")

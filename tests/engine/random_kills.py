@@ -1,5 +1,7 @@
 """Kill a training run again and again at random moments, and compare its end with that of a run left alone.
 
+SIGTERM or SIGKILL, to the process, to its group or to a worker of the loader, within epochs and at their ends:
+
     python tests/engine/random_kills.py --kills 50 [--seed 0] [--folder FOLDER]
 
 Every step writes a checkpoint, so that many kills fall into the writing of one. The exit status is 0 if all weights,
@@ -14,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # the order of sums
@@ -52,33 +56,50 @@ def main() -> None:
     assert run(("train",), "", [*arguments, str(folder / "alone")]) == 0
     alone_sec = time.monotonic() - started
     draws, killed = random.Random(args.seed), folder / "killed"
-    moments, num_half_written = [], 0
+    moments, kinds, num_half_written = [], [], 0
     for _ in range(args.kills):
         command = [sys.executable, ROOT / "tools" / "train_net.py", *arguments, killed]
         process = subprocess.Popen(command, start_new_session=True)
         # Most of the time goes into starting; then training begins, at a moment that differs from run to run.
-        if wait_for_training(process, killed):
-            time.sleep(draws.uniform(0, max(0.2, alone_sec / args.kills)))
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        if wait_for(draws.choice(["train_step", "train_epoch", "checkpoint", "val"]), process, killed):
+            time.sleep(draws.choice([0, draws.uniform(0, max(0.2, alone_sec / args.kills))]))
+        kill = draws.choice(["process", "group", "worker"]), draws.choice([signal.SIGTERM, signal.SIGKILL])
+        kinds.append(f"{kill[1].name} to {kill[0]}: {end(process, *kill)}")
         moments.append(len(read_events(str(killed), "train_step")))
         num_half_written += any((killed / "checkpoints").glob(".*.tmp"))
     assert run(("train",), "", [*arguments, str(killed)]) == 0
 
+    for kind, count in sorted(Counter(kinds).items()):
+        print(f"{count} x {kind}")
     print(f"steps logged at the kills: {moments}; kills while a checkpoint was written: {num_half_written}")
     assert_same_end(killed, folder / "alone", f"epoch_{args.epochs:05d}.pyth")
     print(f"{args.kills} kills: no tensors or losses differ from the run left alone")
 
 
-def wait_for_training(process: subprocess.Popen, out: Path) -> bool:
-    """Wait until the run logs another step; return False if it ends first."""
-    before = len(read_events(str(out), "train_step"))
+def wait_for(event: str, process: subprocess.Popen, out: Path) -> bool:
+    """Wait until the run logs another event of this name; return False if it ends first."""
+    before = len(read_events(str(out), event))
     while process.poll() is None:
-        if len(read_events(str(out), "train_step")) > before:
+        if len(read_events(str(out), event)) > before:
             return True
-        time.sleep(0.02)
+        time.sleep(0.01)
     return False
+
+
+def end(process: subprocess.Popen, target: str, number: signal.Signals) -> str:
+    """Send a signal and return the status with which the run ends; a worker that ignores it changes nothing."""
+    with suppress(ProcessLookupError, FileNotFoundError, IndexError):
+        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        if target == "group":
+            os.killpg(process.pid, number)
+        else:
+            os.kill(process.pid if target == "process" else int(workers[0]), number)
+    try:
+        status = process.wait(1 if target == "worker" and number == signal.SIGTERM else 60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return f"went on, then {process.wait()}"
+    return f"status {status}"
 
 
 if __name__ == "__main__":

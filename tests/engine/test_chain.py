@@ -53,7 +53,7 @@ def test_a_chain_of_two(run, config, second, tmp_path, capsys):
     best = state(tmp_path / "run", "best.pyth")
     best["model_state"] = {name: tensor + 1 for name, tensor in best["model_state"].items()}
     torch.save(best, checkpoints / "best.pyth")
-    frozen = (*EPOCHS, "SOLVER.BASE_LR", 1e-30, "SOLVER.WARMUP_START_LR", 1e-30, "SOLVER.COSINE_END_LR", 1e-30)
+    frozen = (*EPOCHS, "SOLVER.BASE_LR", 1e-6, "SOLVER.WARMUP_START_LR", 1e-6, "SOLVER.COSINE_END_LR", 1e-6)
     status, said = run_second(*frozen, "SOLVER.WARMUP_EPOCHS", 0.0, "EMIM.LAST_FRAME", "self")
     assert status == 0
     top1 = f"{best['best_top1']:.2f} % top-1"

@@ -16,7 +16,6 @@ from slowfast.config import load_cfg
 from slowfast.datasets.loader import construct_loader, shut_down
 from slowfast.engine import build
 from slowfast.engine.checkpoint import list_checkpoints, read_newest, write_checkpoint
-from slowfast.engine.run import _output_dir
 from slowfast.utils.errors import UserError
 from slowfast.utils.logging import read_events
 
@@ -174,7 +173,25 @@ def test_checkpoints_are_written_whole_and_the_newest_are_kept(run, tmp_path, mo
     for path in list_checkpoints(str(tmp_path / "run")):
         os.remove(path)
     refused = run("SOLVER.MAX_EPOCH", 1)
-    assert refused.status == 2 and "best.pyth is of a run whose other checkpoints are gone" in refused.err
+    assert refused.status == 2 and "best.pyth is of another run" in refused.err
+
+
+def test_nothing_of_another_model_is_overwritten(run, steps, tmp_path):
+    out, foreign = tmp_path / "run", tmp_path / "other" / "checkpoints" / "best.pyth"
+    steps.at[2] = die  # before the first checkpoint
+    with pytest.raises(Killed):
+        run(*SETTINGS)
+    assert run(*SETTINGS, "SOLVER.BASE_LR", 2e-3, "SOLVER.MAX_EPOCH", 1, tasks=("train", "test")).status == 0
+    assert [event["step"] for event in read_events(str(out), "train_step")] == [1, 2, 3, 4, 5, 6]
+    assert (out / "log.old.jsonl").read_text().count("train_step") == 1
+    assert run("OUTPUT_DIR", tmp_path / "other", "SOLVER.MAX_EPOCH", 1).status == 0
+    before = (out / "test_results.json").read_bytes()
+    refused = run("TEST.CHECKPOINT_FILE_PATH", foreign, tasks=("test",))
+    assert refused.status == 2 and "has results of another model" in refused.err
+    shutil.rmtree(out / "checkpoints")
+    refused = run("SOLVER.MAX_EPOCH", 1)
+    assert refused.status == 2 and "test_results.json is of another run or of other weights" in refused.err
+    assert (out / "test_results.json").read_bytes() == before
 
 
 def test_other_settings_or_data_are_no_continuation(run, tmp_path, data_dir):
@@ -237,9 +254,19 @@ def test_mixed_precision_trains_on_cpu_and_may_change(run, tmp_path):
 
 
 def test_one_run_per_folder(run, tmp_path):
-    with _output_dir(str(tmp_path / "run"), True):
+    hold = (
+        "import sys; from slowfast.engine.run import _output_dir\nwith _output_dir(sys.argv[1], True): print(); input()"
+    )
+    command, pipes = (
+        [sys.executable, "-c", hold, tmp_path / "run"],
+        {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE},
+    )
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as holder:
+        holder.stdout.read(1)
         refused = run()
-    assert refused.status == 2 and f"is in use by another run (process {os.getpid()} on" in refused.err
+        holder.kill()
+    assert refused.status == 2 and f"is in use by another run (process {holder.pid} on" in refused.err
+    assert run("SOLVER.MAX_EPOCH", 1).status == 0  # the lock ends with its process
 
 
 def test_tensorboard_shows_each_step_once_after_a_kill(run, steps, tmp_path):

@@ -106,6 +106,9 @@ def test_classes_belong_to_the_weights(run, tmp_path):
     best = tmp_path / "run" / "checkpoints" / "best.pyth"
     fine = run("OUTPUT_DIR", tmp_path / "fine", *ONE_EPOCH, "MODEL.PRETRAINED", best)
     assert fine.status == 0 and " tensors loaded\n" in fine.out  # nothing is said of what is not
+    assert "its classifier" not in fine.out
+    start = ("OUTPUT_DIR", tmp_path / "renamed", "MODEL.PRETRAINED", best, "DATA.CLASS_NAMES_FILE", names)
+    assert "its classifier is of other class names or another order: class 0 is" in run(*ONE_EPOCH, *start).out
 
 
 def test_the_checkpoint_that_is_tested_and_whether_it_was_chosen_on_the_test_videos(run, tmp_path, data_dir):

@@ -181,6 +181,14 @@ def test_skipping_ends_when_nothing_else_happens(run, poison):
     assert stopped.status == 2 and "after 10 skipped steps in a row" in stopped.err
 
 
+def test_weights_that_do_not_move_end_the_run(run):
+    rates = [word for key in ("BASE_LR", "WARMUP_START_LR", "COSINE_END_LR") for word in (f"SOLVER.{key}", 1e-30)]
+    stopped = run(*rates)
+    assert stopped.status == 2 and "epoch 1 has not changed any weight" in stopped.err
+    stopped = run("SOLVER.WARMUP_START_LR", 1)
+    assert stopped.status == 2 and "SOLVER.WARMUP_START_LR 1 is above BASE_LR 0.001" in stopped.err
+
+
 def test_a_loss_scale_that_falls_without_end_stops_the_run(run, monkeypatch):
     clip = torch.nn.utils.clip_grad_norm_
     monkeypatch.setattr(train.nn.utils, "clip_grad_norm_", lambda *_: clip(*_) * float("inf"))
