@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--out", metavar="DIR", help="folder of the study")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings over all files, after --out")
     args = parser.parse_args()
-    from slowfast.analysis import report, study  # takes seconds, which --help need not wait for
+    from slowfast.analysis import study
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # lets the runs save first, as Ctrl-C does
@@ -37,6 +37,8 @@ def main() -> int:
     asked |= study.read_study(args.study) if args.study else {}
     asked |= {name: value for name, value in (("seeds", args.seeds), ("out", args.out)) if value}
     built = study.build_study(**{**asked, "overrides": [*asked["overrides"], *args.opts]})
+    from slowfast.analysis import report  # takes seconds, for which a wrong key need not wait
+
     failed = [] if args.report_only else study.run_missing(built, args.jobs)
     if len(failed) < len(built.runs):
         report.write_report(built, sys.argv)

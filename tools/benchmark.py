@@ -10,6 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from slowfast.config import load_cfg
 from slowfast.utils.errors import run_tool
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -67,6 +68,8 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = vars(parse())
     json_file, (module, name) = args.pop("json"), args.pop("function").split(".")
+    for path in (args["cfg"], *args.get("against", ())) if "cfg" in args else ():
+        load_cfg(path, args["opts"])  # a mistake is said before the seconds that the rest takes to import
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler greets on stderr otherwise
     text, figures = getattr(import_module(f"slowfast.benchmark.{module}"), name)(**args)
     print(text)

@@ -19,8 +19,6 @@ about the same videos, in any order; labels and class names must agree, numbers 
 
 
 def from_scores(argv: list[str]) -> None:
-    from slowfast.analysis.scores import compare, comparison_line, rescore
-    from slowfast.engine.results import summary_line
     from slowfast.utils.metrics import ENSEMBLE_METHODS
 
     parser = argparse.ArgumentParser(prog="test_net.py --from-scores", description=FROM_SCORES)
@@ -31,6 +29,9 @@ def from_scores(argv: list[str]) -> None:
     parser.add_argument("--compare", action="store_true", help="whether the second of two files is better: bootstrap")
     parser.add_argument("--out", metavar="FOLDER", help="write the results there; default: print them only")
     args = parser.parse_args(argv)
+    from slowfast.analysis.scores import compare, comparison_line, rescore  # after what --help waits for
+    from slowfast.engine.results import summary_line
+
     if args.compare:
         if len(args.files) != 2 or args.weights:
             parser.error(f"--compare takes two files and no --weights, found {len(args.files)} files")
@@ -51,6 +52,6 @@ if __name__ == "__main__":
     if "--from-scores" in sys.argv:
         run_tool(partial(from_scores, [argument for argument in sys.argv[1:] if argument != "--from-scores"]))
 
-    from slowfast.engine.run import main  # takes seconds, which saved scores need not wait for
+    from slowfast.engine.run import main
 
     sys.exit(main(tasks=("test",), description=__doc__))

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from slowfast.analysis.plots import plot_accuracies, plot_curves
-from slowfast.analysis.study import Run, Study, Table, check_folders, is_finished
+from slowfast.analysis.study import Run, Study, Table, check_folders, is_finished, relevant_settings
 from slowfast.analysis.tables import in_yaml
 from slowfast.engine.results import read_epochs, read_results, write_json
 from slowfast.models import build_model
@@ -38,7 +38,7 @@ def write_report(study: Study, command: Sequence[str]) -> None:
     finished = [run for run in study.runs if is_finished(run)]
     if not finished:
         raise UserError(f"none of the {len(study.runs)} runs in {study.out} is finished: there is nothing to report")
-    costs = {name: _count(cfg) for name, cfg in {run.name: run.cfg for run in finished}.items()}
+    costs = {name: _count(run) for name, run in {run.name: run for run in finished}.items()}
     runs = pd.DataFrame([_read_run(run) | costs[run.name] for run in finished])
     path = os.path.join(study.out, "runs.csv")
     runs.drop(columns=["curves", "versions"]).to_csv(path, index=False, float_format="%.6g")
@@ -52,7 +52,9 @@ def write_report(study: Study, command: Sequence[str]) -> None:
         _write_table(os.path.join(study.out, name), table, settings, runs, facts)
 
 
-def _count(cfg) -> dict[str, float]:
+def _count(run: Run) -> dict[str, float]:
+    counted = relevant_settings(read_results(run.folder)["config"])["MODEL.NUM_CLASSES"]
+    cfg = run.cfg.with_settings("MODEL.NUM_CLASSES", counted)
     with torch.device("meta"):
         model = build_model(cfg)
     return {"parameters": count_parameters(model), "gflops": count_gmacs(model, training_clip_shape(cfg))}

@@ -13,13 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 import yaml
 
 from slowfast.config import CONFIG_FILE, configuration_name, load_cfg
 from slowfast.config.defaults import get_cfg
 from slowfast.config.parser import CfgNode, flat_settings, read_yaml
-from slowfast.engine.checkpoint import list_checkpoints
 from slowfast.engine.results import read_epochs, read_results
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import locked, read_text, replacing
@@ -149,15 +147,24 @@ def relevant_settings(dumped: str) -> dict[str, Any]:
     return {key: value for key, value in found.items() if not key.startswith(WITHOUT_EFFECT)}
 
 
+def _differing(run: Run, there: dict[str, Any]) -> list[str]:
+    """Return the keys in which the settings of a run differ from what is ``there``, which may have counted classes."""
+    here = run.settings
+    found = ["MODEL.NUM_CLASSES"] if here["MODEL.NUM_CLASSES"] == 0 else []
+    return [key for key in sorted(there | here) if there.get(key) != here.get(key) and key not in found]
+
+
 def check_folders(runs: Iterable[Run]) -> None:
     """Refuse folders that hold a run with other settings, naming them."""
+    from slowfast.engine.checkpoint import list_checkpoints  # torch takes seconds, for which a wrong key need not wait
+
     for run in runs:
         results, there = read_results(run.folder), run.settings
         if results:
             there = relevant_settings(results["config"])
         elif list_checkpoints(run.folder):  # a run that failed before its first one has nothing to lose
             there = relevant_settings(read_text(os.path.join(run.folder, CONFIG_FILE)))
-        keys = [key for key in sorted(there | run.settings) if there.get(key) != run.settings.get(key)]
+        keys = _differing(run, there)
         differing = [f"{key} is {there.get(key)!r} there and {run.settings.get(key)!r} here" for key in keys[:5]]
         if keys:
             raise UserError(
@@ -169,7 +176,7 @@ def check_folders(runs: Iterable[Run]) -> None:
 def is_finished(run: Run) -> bool:
     """Return whether the run is trained to its end and tested."""
     results = read_results(run.folder)
-    if results is None or relevant_settings(results["config"]) != run.settings:
+    if results is None or _differing(run, relevant_settings(results["config"])):
         return False
     # The last epoch is always validated.
     validated = [(event["epoch"], event["top1"]) for event in read_epochs(run.folder, "val")] or [(0, 0)]
@@ -188,6 +195,8 @@ def run_missing(study: Study, jobs: int = 1) -> list[Run]:
 
     An exception, such as that of a signal, asks the runs to save and end first; the same call resumes them.
     """
+    import torch
+
     os.makedirs(study.out, exist_ok=True)
     with locked(study.out) as lock:
         check_folders(study.runs)
@@ -215,6 +224,8 @@ def run_missing(study: Study, jobs: int = 1) -> list[Run]:
 
 def _start(run: Run, gpus: Sequence[str], jobs: int, lock: int) -> subprocess.Popen:
     """Start the processes of a run, which keep the study's folder locked as long as they live."""
+    import torch
+
     os.makedirs(run.folder, exist_ok=True)
     # The settings as they were when the study began: a file that is edited in the meantime changes nothing.
     settings = os.path.join(os.path.dirname(run.folder), "settings.yaml")
@@ -223,7 +234,7 @@ def _start(run: Run, gpus: Sequence[str], jobs: int, lock: int) -> subprocess.Po
     num = max(1, len(gpus))
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num}"] if num > 1 else []
     command = [sys.executable, *launcher, str(_TOOL), "--cfg", settings]
-    command += ["RNG_SEED", str(run.seed), "OUTPUT_DIR", run.folder]
+    command += ["RNG_SEED", str(run.seed), "OUTPUT_DIR", os.path.abspath(run.folder)]
     environment = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // (jobs * num))), **os.environ}
     environment |= {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
     logger.info("%s: started, output in %s/%s", run, run.folder, CONSOLE)

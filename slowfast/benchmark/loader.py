@@ -24,7 +24,7 @@ from slowfast.datasets.augment.on_device import build_train_batch_transform
 from slowfast.datasets.augment.rand_augment import GEOMETRIC, Operation
 from slowfast.datasets.augment.transform import draw_crop_box
 from slowfast.datasets.augment.warp import VALUE_TABLES
-from slowfast.datasets.build import build_dataset
+from slowfast.datasets.build import build_dataset, with_num_classes
 from slowfast.datasets.loader import collate, construct_loader
 from slowfast.datasets.video_dataset import BadVideo, Sample, TrainVideos
 from slowfast.utils.distributed import choose_device
@@ -45,6 +45,7 @@ def report_loading(
     with tempfile.TemporaryDirectory() as folder:
         if synthetic:
             _use_synthetic_frames(settings, Path(folder), synthetic)
+        settings = with_num_classes(settings)
         ms, num_clips = time_stages(settings, device, rounds, compare_plain), settings.AUG.NUM_SAMPLE
         worker_ms = sum(ms[stage] for stage in STAGES[:-1])
         lines = [
@@ -180,4 +181,5 @@ def _use_synthetic_frames(cfg, folder: Path, size: str) -> None:
         ["DATA.DATASET", "VideoList", "DATA.SOURCE", "frames", "DATA.PATH_TO_DATA_DIR", str(folder)]
         + ["DATA.PATH_PREFIX", "", "DATA.LABEL_PATH_TEMPLATE", "{}.txt", "DATA.CLASS_NAMES_FILE", ""]
         + ["DATA.IMAGE_TEMPLATE", "{:05d}.jpg", "DATA.FIRST_IMAGE", 1, "DATA.PACKED", "", "DATA.EXCLUDE_FILE", ""]
+        + ["MODEL.NUM_CLASSES", cfg.MODEL.NUM_CLASSES or 2]
     )

@@ -12,6 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from slowfast.benchmark.op import DTYPES, machine_line, time_in_turn
 from slowfast.config import configuration_name, load_cfg
+from slowfast.datasets.build import with_num_classes
 from slowfast.engine.test import autocast
 from slowfast.models import build_model
 from slowfast.models.complexity import count_macs, count_parameters, training_clip_shape
@@ -26,6 +27,10 @@ def count_flops(cfg: str, opts: Sequence[str]) -> tuple[str, dict]:
         The table as text; and ``parameters`` and ``gflops``, also ``by_stage`` and ``by_kind`` of operator.
     """
     settings = load_cfg(cfg, opts)
+    try:
+        settings = with_num_classes(settings)
+    except UserError as error:
+        raise UserError(f"MODEL.NUM_CLASSES is 0, and the data do not tell it: {error}; or set it") from error
     with torch.device("meta"):
         model = build_model(settings)
     counts = count_macs(model, training_clip_shape(settings))
@@ -60,8 +65,10 @@ def time_models(
         The table as text; and ``machine``, ``clip`` and a list of ``models``: ``name``, ``precision``, the medians
         ``forward_ms`` and ``step_ms``, and ``forward_bytes`` and ``step_bytes``, see ``peak_bytes``.
     """
-    # Values play no part in times, and weights to start from may not be there.
+    # Values play no part in times nor a few classes in memory, and weights to start from or data may not be there.
     cfgs = {configuration_name(path): load_cfg(path, [*opts, "MODEL.PRETRAINED", ""]) for path in (cfg, *against)}
+    classes = {name: settings.MODEL.NUM_CLASSES or 2 for name, settings in cfgs.items()}
+    cfgs = {name: settings.with_settings("MODEL.NUM_CLASSES", classes[name]) for name, settings in cfgs.items()}
     sizes = {name: training_clip_shape(settings) for name, settings in cfgs.items()}
     if len(set(sizes.values())) > 1:
         raise UserError(f"clips (DATA.NUM_FRAMES, DATA.TRAIN_CROP_SIZE) must be of one size, found {sizes}")

@@ -4,17 +4,18 @@ import os
 
 from slowfast.config.defaults import get_cfg
 from slowfast.config.parser import CfgNode
+from slowfast.utils.files import full_path, path_in_repository
 
 # A folder of exp/ has its settings in this file.
 CONFIG_FILE = "config.yaml"
 
 
 def load_cfg(path: str, overrides: list[str] = ()) -> CfgNode:
-    """Return the frozen settings of a YAML file with ``KEY VALUE`` pairs over them, OUTPUT_DIR chosen if empty."""
+    """Return the frozen settings of a YAML file with ``KEY VALUE`` pairs over them, OUTPUT_DIR in full."""
     cfg = get_cfg()
     cfg.merge_from_file(path)
     cfg.merge_from_list(list(overrides))
-    cfg.OUTPUT_DIR = cfg.OUTPUT_DIR or default_output_dir(path)
+    cfg.OUTPUT_DIR = full_path(cfg.OUTPUT_DIR or default_output_dir(path))
     cfg.freeze()
     return cfg
 
@@ -23,13 +24,10 @@ def default_output_dir(path: str) -> str:
     """Return the output folder of a configuration that names none, another one for every file.
 
     ``exp/NAME/config.yaml`` has ``exp/NAME/output``, ``configs/ablation/NAME.yaml`` has ``output/ablation/NAME``, any
-    other ``FOLDER/NAME.yaml`` has ``output/FOLDER/NAME``; all but those of files outside the current folder and called
+    other ``FOLDER/NAME.yaml`` has ``output/FOLDER/NAME``; all but those of files outside the repository and called
     config.yaml are relative to it.
     """
-    parts = os.path.relpath(path).split(os.sep)
-    if parts[0] == os.pardir:
-        parts = os.path.abspath(path).split(os.sep)
-    *folders, name = parts
+    *folders, name = path_in_repository(path).split(os.sep)
     if name == CONFIG_FILE:
         return os.path.join(os.sep.join(folders), "output")
     if folders[:1] == ["configs"]:
@@ -45,8 +43,9 @@ def configuration_name(path: str) -> str:
 
 def training_command(path: str) -> str:
     """Return the command that trains the configuration at ``path``, from the folder of the repository."""
+    path = path_in_repository(path)
     folder, name = os.path.split(path)
     script = os.path.join(folder, "run.sh")
-    if name == CONFIG_FILE and os.path.isfile(script):
+    if name == CONFIG_FILE and os.path.isfile(full_path(script)):
         return f"bash {script}"
     return f"bash exp/launch.sh tools/run_net.py --cfg {path}"

@@ -113,7 +113,12 @@ declare(
 declare(
     "MODEL",
     MODEL_NAME=text("Uniformer", "Class in MODEL_REGISTRY: Uniformer (video) | Uniformer2d (stills: no EMIM.MOTION)."),
-    NUM_CLASSES=number(174, "Number of classes.", low=2),
+    NUM_CLASSES=Key(
+        0,
+        "Number of classes; 0: as many as class names, else the largest label of training and validation + 1.",
+        "0 or at least 2",
+        lambda value: value == 0 or value >= 2,
+    ),
     PRETRAINED=text(
         "",
         "Weights to start from: a file (.pth, .safetensors; 2-D ones are inflated), or a finished experiment, by its "

@@ -12,6 +12,8 @@ _HEAD = """\
 
 Made from `slowfast/config/defaults.py` by `python -m slowfast.config.document`. A YAML file (`--cfg FILE`) overrides
 these defaults, the files that it names under `_BASE_` come before it, and `KEY VALUE` pairs of the command line last.
+A relative path in a setting starts at the repository, wherever a command is started and whichever file has it; those of
+`_BASE_` and `USER_MODULES` at the file that has them. `~` is the home folder. Messages show paths in full.
 """
 
 

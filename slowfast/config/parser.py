@@ -2,6 +2,7 @@
 
 import copy
 import os
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -48,7 +49,7 @@ class CfgNode(_YacsCfgNode):
         for path, tree in trees:
             _merge(self, tree, where=path, prefix="")
 
-    def merge_from_list(self, cfg_list: list) -> None:
+    def merge_from_list(self, cfg_list: Sequence) -> None:
         """Override values by ``["KEY", value, "KEY", value, ...]``; strings are read as YAML, as in a file."""
         if len(cfg_list) % 2:
             raise UserError(f"overrides must come as KEY VALUE pairs, found {len(cfg_list)} words: {cfg_list}")
@@ -66,6 +67,12 @@ class CfgNode(_YacsCfgNode):
         KEYS[MODULES_KEY].check(f"{where}: {MODULES_KEY}", names)
         tree[MODULES_KEY] = [import_user_module(name, where) for name in names]
         self.add_declared()
+
+    def with_settings(self, *pairs: Any) -> "CfgNode":
+        """Return a copy with ``KEY, value, ...`` over it, frozen if this tree is."""
+        cfg = self.clone()
+        cfg.merge_from_list(pairs)
+        return cfg
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -89,7 +96,7 @@ _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG,
 def read_yaml(path: str) -> dict:
     """Return the content of one YAML file, without that of the files that it names under ``_BASE_``."""
     if not os.path.isfile(path):
-        raise UserError(f"configuration file {path} does not exist (looked in {os.getcwd()})")
+        raise UserError(f"configuration file {os.path.abspath(path)} does not exist")
     loader = _UniqueKeyLoader(read_text(path))
     loader.name = path
     try:

@@ -1,6 +1,7 @@
 """The registry of data sets."""
 
 import logging
+from typing import Any
 
 from fvcore.common.registry import Registry
 
@@ -12,6 +13,7 @@ from slowfast.datasets.sampling import build_sampler
 from slowfast.datasets.video_dataset import EvalVideos, TrainVideos, VideoDataset
 from slowfast.datasets.video_list import VideoList
 from slowfast.utils.errors import UserError
+from slowfast.utils.files import full_path
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +24,7 @@ DATASET_REGISTRY.__doc__ = """
 Data sets by the name in ``DATA.DATASET``.
 
 A registered class has a class method ``from_config(cfg, split)``, with split train | val | test, that returns an object
-with
+with, whatever the labels if MODEL.NUM_CLASSES is 0,
 
 * ``records``, one ``manifest.Record`` per video, in a fixed order;
 * ``class_names``, a list in label order, or None;
@@ -36,19 +38,44 @@ DATASET_REGISTRY.register(VideoList)
 DATASET_REGISTRY.register(ImageFolder)
 
 
+def with_num_classes(cfg: CfgNode) -> CfgNode:
+    """Return the configuration with the number of classes that the data have where MODEL.NUM_CLASSES is 0.
+
+    What is built from it, saved and reported then knows that number.
+    """
+    if cfg.MODEL.NUM_CLASSES:
+        return cfg
+    sources = [build_source(cfg, "val")]
+    if sources[0].class_names:
+        number, origin = len(sources[0].class_names), "the number of class names"
+    else:
+        sources.append(build_source(cfg, "train"))
+        last = max((record for source in sources for record in source.records), key=lambda record: record.label)
+        number, origin = last.label + 1, f"the largest label ({last.origin}) + 1"
+    if number < 2:
+        raise UserError(f"MODEL.NUM_CLASSES is 0, and {origin} is {number}; allowed: 2 classes or more")
+    logger.info("MODEL.NUM_CLASSES is %d: %s", number, origin)
+    return cfg.with_settings("MODEL.NUM_CLASSES", number)
+
+
+def build_source(cfg: CfgNode, split: str) -> Any:
+    """Build the member of the registry that DATA.DATASET names."""
+    assert split in SPLITS
+    if cfg.DATA.DATASET not in DATASET_REGISTRY:
+        allowed = " | ".join(name for name, _ in DATASET_REGISTRY)
+        raise UserError(f"DATA.DATASET is {cfg.DATA.DATASET!r}, allowed: {allowed}")
+    return DATASET_REGISTRY.get(cfg.DATA.DATASET).from_config(cfg, split)
+
+
 def build_dataset(cfg: CfgNode, split: str) -> VideoDataset:
     """Build the data set that DATA.DATASET names, without what DATA.EXCLUDE_FILE names.
 
     ``train`` has random clips, ``val`` the clips x crops of TRAIN.EVAL_VIEWS, ``test`` TEST.NUM_ENSEMBLE_VIEWS clips x
     TEST.NUM_SPATIAL_CROPS crops.
     """
-    assert split in SPLITS
-    if cfg.DATA.DATASET not in DATASET_REGISTRY:
-        allowed = " | ".join(name for name, _ in DATASET_REGISTRY)
-        raise UserError(f"DATA.DATASET is {cfg.DATA.DATASET!r}, allowed: {allowed}")
-    source = DATASET_REGISTRY.get(cfg.DATA.DATASET).from_config(cfg, split)
+    source = build_source(cfg, split)
     if cfg.DATA.EXCLUDE_FILE:
-        num_videos, paths = len(source.records), read_exclusion(cfg.DATA.EXCLUDE_FILE)
+        num_videos, paths = len(source.records), read_exclusion(full_path(cfg.DATA.EXCLUDE_FILE))
         source.records, others = exclude_records(source.records, paths)
         facts = (num_videos - len(source.records), num_videos, split, len(others), len(paths))
         message = "%s: leaves out %d of %d %s videos (%d of its %d paths name none of these)"

@@ -8,6 +8,7 @@ from slowfast.config.parser import CfgNode
 from slowfast.datasets.decoder import FrameReader, ImageFile
 from slowfast.datasets.manifest import Record, read_class_names
 from slowfast.utils.errors import UserError
+from slowfast.utils.files import full_path
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,9 @@ class ImageFolder:
 
         Class names are those of the folders, or of DATA.CLASS_NAMES_FILE if it is set.
         """
-        root = cfg.DATA.PATH_TO_DATA_DIR
+        if not cfg.DATA.PATH_TO_DATA_DIR:
+            raise UserError('DATA.PATH_TO_DATA_DIR is "": set it to the folder of the splits (docs/data.md)')
+        root = full_path(cfg.DATA.PATH_TO_DATA_DIR)
         if cfg.DATA.PACKED:
             raise UserError(
                 f"DATA.PACKED is {cfg.DATA.PACKED!r}, which ImageFolder does not read; set DATA.DATASET to VideoList "
@@ -39,7 +42,7 @@ class ImageFolder:
         if split == "test" and not os.path.isdir(folder):
             folder = os.path.join(root, "val")
         names = list_classes(folder)
-        if len(names) != cfg.MODEL.NUM_CLASSES:
+        if len(names) != (cfg.MODEL.NUM_CLASSES or len(names)):
             raise UserError(f"{folder} has {len(names)} class folders, MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}")
         train = os.path.join(root, "train")
         # Labels are ranks: another class folder in between would shift all that follow.
@@ -50,7 +53,7 @@ class ImageFolder:
             )
         records = list_images(folder, names)
         if cfg.DATA.CLASS_NAMES_FILE:
-            names = read_class_names(cfg.DATA.CLASS_NAMES_FILE, cfg.MODEL.NUM_CLASSES)
+            names = read_class_names(full_path(cfg.DATA.CLASS_NAMES_FILE), len(names))
         return cls(records, names)
 
     def open(self, record: Record) -> FrameReader:

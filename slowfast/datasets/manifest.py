@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ def read_manifest(list_path: str, prefix: str, source: str, num_classes: int) ->
 
     The separator is found on the first line. With commas or tabs a line has exactly the fields of ``FIELDS[source]``.
     With spaces it is split from the right, so that a path may contain spaces. Blank lines are skipped. Paths are
-    relative to ``prefix``; labels must lie in [0, num_classes).
+    relative to ``prefix``; labels must lie in [0, num_classes), or be at least 0 if that is 0.
     """
     fields = " ".join(FIELDS[source])
     text = _read(
@@ -52,7 +53,7 @@ def read_manifest(list_path: str, prefix: str, source: str, num_classes: int) ->
     settings = (prefix, source, _detect_separator(lines[0][1], len(FIELDS[source])), num_classes)
     records = [_parse_line(line, f"{list_path}:{number}", *settings) for number, line in lines]
     labels = {record.label for record in records}
-    if len(labels) == 1 and len(records) > 1 and num_classes > 1:
+    if len(labels) == 1 and len(records) > 1 and num_classes != 1:
         message = "all %d lines of %s have label %d: is this a test list without labels?"
         logger.warning(message, len(records), list_path, labels.pop())
     return records
@@ -91,8 +92,9 @@ def _parse_line(line: str, origin: str, prefix: str, source: str, separator: str
         problem += f"{expected}, by DATA.SOURCE {source}"
     elif len(numbers) < len(names) - 1:
         problem = f"{' '.join(names[1:])} {fields[1:]} must be integers; expected {expected}, without a header line"
-    elif not 0 <= numbers[-1] < num_classes:
-        problem = f"label {numbers[-1]} is outside 0 to {num_classes - 1}, for MODEL.NUM_CLASSES is {num_classes}"
+    elif not 0 <= numbers[-1] < (num_classes or math.inf):
+        rule = f"outside 0 to {num_classes - 1}, for MODEL.NUM_CLASSES is {num_classes}" if num_classes else "negative"
+        problem = f"label {numbers[-1]} is {rule}"
     elif numbers[0] < 1 and source == "frames":
         problem = f"num_frames {numbers[0]} is less than 1"
     # "folder 42 7" would pass as the video "folder 42".
@@ -105,9 +107,9 @@ def _parse_line(line: str, origin: str, prefix: str, source: str, separator: str
 
 
 def read_class_names(path: str, num_classes: int) -> list[str]:
-    """Read the class names, one a line in the order of the labels."""
+    """Read the class names, one a line in the order of the labels: ``num_classes`` if that is not 0."""
     names = [line.strip() for line in _read(path, "DATA.CLASS_NAMES_FILE names it").rstrip().split("\n")]
-    if len(names) != num_classes:
+    if len(names) != (num_classes or len(names)):
         raise UserError(f"{path} has {len(names)} class names, MODEL.NUM_CLASSES is {num_classes}")
     for number, name in enumerate(names):
         # An empty line would shift the name of every later label.

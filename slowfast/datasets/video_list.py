@@ -10,6 +10,7 @@ from slowfast.datasets.decoder.zip import PackedOpener
 from slowfast.datasets.image_folder import check_still_settings
 from slowfast.datasets.manifest import Record, read_class_names, read_manifest
 from slowfast.utils.errors import UserError
+from slowfast.utils.files import full_path
 
 
 class VideoList:
@@ -20,16 +21,16 @@ class VideoList:
         self.class_names = class_names
         self._source, self._backend = data.SOURCE, data.DECODING_BACKEND
         self._template, self._first_image = data.IMAGE_TEMPLATE, data.FIRST_IMAGE
-        self._pack = PackedOpener(data.PACKED, data.SOURCE, data.DECODING_BACKEND) if data.PACKED else None
+        self._pack = PackedOpener(full_path(data.PACKED), data.SOURCE, data.DECODING_BACKEND) if data.PACKED else None
 
     @classmethod
     def from_config(cls, cfg: CfgNode, split: str) -> "VideoList":
         """Read the list of a split, and the class names of DATA.CLASS_NAMES_FILE or of a classes.txt beside it."""
         check_settings(cfg)
-        prefix = cfg.DATA.PACKED or cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR
+        prefix = full_path(cfg.DATA.PACKED or cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR)
         records = read_manifest(list_path(cfg, split), prefix, cfg.DATA.SOURCE, cfg.MODEL.NUM_CLASSES)
-        names = os.path.join(cfg.DATA.PATH_TO_DATA_DIR, "classes.txt")
-        names = cfg.DATA.CLASS_NAMES_FILE or (names if os.path.isfile(names) else None)
+        names = full_path(cfg.DATA.CLASS_NAMES_FILE or os.path.join(cfg.DATA.PATH_TO_DATA_DIR, "classes.txt"))
+        names = names if cfg.DATA.CLASS_NAMES_FILE or os.path.isfile(names) else None
         videos = cls(records, names and read_class_names(names, cfg.MODEL.NUM_CLASSES), cfg.DATA)
         if videos._pack:
             videos._pack.check(records)
@@ -48,7 +49,7 @@ class VideoList:
 
 def list_path(cfg: CfgNode, split: str) -> str:
     """Return the path of a split's list file; ``test`` without a list of its own is ``val``."""
-    folder, template = cfg.DATA.PATH_TO_DATA_DIR, cfg.DATA.LABEL_PATH_TEMPLATE
+    folder, template = full_path(cfg.DATA.PATH_TO_DATA_DIR), cfg.DATA.LABEL_PATH_TEMPLATE
     path = os.path.join(folder, template.format(split))
     if split == "test" and not os.path.isfile(path):
         return os.path.join(folder, template.format("val"))
@@ -64,6 +65,8 @@ def check_settings(cfg: CfgNode) -> None:
         import_decord()
     if data.PACKED and data.PATH_PREFIX:
         raise UserError(f"DATA.PATH_PREFIX is {data.PATH_PREFIX!r} and DATA.PACKED {data.PACKED!r}; allowed: only one")
+    if not data.PATH_TO_DATA_DIR and not os.path.isabs(data.LABEL_PATH_TEMPLATE):
+        raise UserError('DATA.PATH_TO_DATA_DIR is "": set it to the folder with your lists (docs/data.md)')
     if "{}" not in data.LABEL_PATH_TEMPLATE:
         raise UserError(f"DATA.LABEL_PATH_TEMPLATE is {data.LABEL_PATH_TEMPLATE!r}, it needs {{}} for the split")
     if data.SOURCE == "frames" and not re.fullmatch(r"[^{}]*\{(:0?\d*d?)?\}[^{}]*", template):

@@ -19,7 +19,7 @@ from slowfast.engine.results import RESULTS, read_results
 from slowfast.models.pretrained import read_checkpoint
 from slowfast.utils.distributed import broadcast_from_main, gather_to_all
 from slowfast.utils.errors import UserError
-from slowfast.utils.files import replacing
+from slowfast.utils.files import full_path, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ def read_newest(output_dir: str) -> tuple[str, dict] | None:
 def checkpoint_to_test(output_dir: str, configured: str, chosen: str | int) -> str:
     """Return the file ``configured`` if given, else the checkpoint ``chosen``: "best", "last", or epochs done."""
     if configured:
-        return configured
+        return full_path(configured)
     folder = os.path.join(output_dir, FOLDER)
     paths = [*list_checkpoints(output_dir), os.path.join(folder, BEST)]
     names = [os.path.basename(path) for path in paths if os.path.isfile(path)]
@@ -248,6 +248,7 @@ def starting_weights(start: str, config: str, compared: tuple[str, ...] = (), ig
         compared: beginnings of the keys that decide what weights mean; the log warns where they differ.
         ignored: keys among them that do not.
     """
+    start = full_path(start)
     if os.path.isfile(start) and not start.endswith((".yaml", ".yml")):
         return start
     output_dir, command = _find_run(start)
@@ -280,6 +281,6 @@ def _find_run(start: str) -> tuple[str, str]:
         return start, ""
     path = os.path.join(start, CONFIG_FILE) if os.path.isdir(start) else start
     if not os.path.isfile(path) or not path.endswith((".yaml", ".yml")):
-        problem = f"has no {CONFIG_FILE}" if os.path.isdir(start) else f"does not exist (looked in {os.getcwd()})"
+        problem = f"has no {CONFIG_FILE}" if os.path.isdir(start) else "does not exist"
         raise UserError(f"MODEL.PRETRAINED: weight file or experiment {start} {problem}; see docs/data.md")
     return load_cfg(path).OUTPUT_DIR, f" ({training_command(path)})"

@@ -16,7 +16,6 @@ from slowfast.utils.errors import UserError
 from slowfast.utils.files import replacing
 from slowfast.utils.logging import read_events
 from slowfast.utils.metrics import METHOD, accuracy_intervals, accuracy_summary, confusion_matrix, per_class_accuracy
-from slowfast.utils.pictures import plot_confusion_matrix, plot_learning_curves
 
 RESULTS = "test_results.json"
 SCORES = "test_scores.npz"
@@ -65,6 +64,8 @@ def write_results(output_dir: str, results: dict, run: "Scores", scores: np.ndar
             percent = "" if np.isnan(accuracy[label]) else f"{100 * accuracy[label]:.2f}"
             writer.writerow([label, name, counts[label], percent])
     matrix = confusion_matrix(scores, labels, num_classes)
+    from slowfast.utils.pictures import plot_confusion_matrix  # torch takes seconds, which few readers need
+
     plot_confusion_matrix(matrix, names, os.path.join(output_dir, "confusion_matrix.png"))
     # Last: its presence says that the test is complete.
     write_json(os.path.join(output_dir, RESULTS), results)
@@ -74,6 +75,8 @@ def plot_run(output_dir: str) -> None:
     """Draw ``learning_curves.png`` from the run's event log."""
     train, val = read_epochs(output_dir, "train_epoch"), read_epochs(output_dir, "val")
     if train:
+        from slowfast.utils.pictures import plot_learning_curves
+
         plot_learning_curves(train, val, os.path.join(output_dir, "learning_curves.png"))
 
 

@@ -1,7 +1,6 @@
 """One run from the command line: configuration, process group, logs, training, test."""
 
 import argparse
-import errno
 import fcntl
 import logging
 import os
@@ -13,12 +12,11 @@ from contextlib import contextmanager
 from importlib import metadata
 
 from slowfast.config import load_cfg, training_command
-from slowfast.utils.errors import UserError, print_error
+from slowfast.utils.errors import UserError, is_environment, print_error
 
 logger = logging.getLogger(__name__)
 
 _PACKAGES = ("torch", "torchvision", "timm", "fvcore", "decord", "av", "numpy", "opencv-python-headless", "natten")
-_FULL_DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 
 _EPILOG = """KEY VALUE pairs override the file; docs/configuration.md explains every key.
 With several processes start it through exp/launch.sh or torchrun.
@@ -46,7 +44,7 @@ def main(tasks: tuple[str, ...], description: str, argv: list[str] | None = None
     except (UserError, FloatingPointError) as error:
         return _report(error)
     except OSError as error:
-        if error.errno not in _FULL_DISK:
+        if not is_environment(error):
             raise
         return _report(error)
     except KeyboardInterrupt:
@@ -87,7 +85,7 @@ def _start(cfg, tasks: tuple[str, ...], dry_run_command: str | None) -> int:
 
 
 def _run(cfg, process, tasks: tuple[str, ...]) -> None:
-    from slowfast.datasets.build import build_dataset
+    from slowfast.datasets.build import build_dataset, with_num_classes
     from slowfast.engine.record import build_recorder
     from slowfast.engine.results import plot_run
     from slowfast.engine.test import is_tested, test
@@ -97,6 +95,7 @@ def _run(cfg, process, tasks: tuple[str, ...]) -> None:
 
     with _output_dir(cfg.OUTPUT_DIR, process.is_main):
         setup_logging(cfg.OUTPUT_DIR, process.is_main)
+        cfg = with_num_classes(cfg)
         with build_recorder(cfg, process.is_main) as recorder:
             if process.is_main:
                 _write_environment(cfg, process, recorder)
@@ -114,7 +113,7 @@ def _run(cfg, process, tasks: tuple[str, ...]) -> None:
 
 def _dry_run(cfg, process, tasks: tuple[str, ...], command: str) -> None:
     """Build what ``tasks`` work with, read the first items and stop; name all that is missing at once."""
-    from slowfast.datasets.build import build_dataset
+    from slowfast.datasets.build import build_dataset, with_num_classes
     from slowfast.engine.build import Training
     from slowfast.engine.checkpoint import checkpoint_to_test, list_checkpoints, starting_weights
     from slowfast.engine.record import Recorder
@@ -131,6 +130,7 @@ def _dry_run(cfg, process, tasks: tuple[str, ...], command: str) -> None:
             problems.append(str(error))
             return None
 
+    cfg = attempt(with_num_classes, cfg) or cfg
     if "train" in tasks:
         newest = list_checkpoints(cfg.OUTPUT_DIR)
         run = attempt(Training.from_config, cfg, process, Recorder(cfg.OUTPUT_DIR, enabled=False, tensorboard=False))

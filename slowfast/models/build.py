@@ -67,6 +67,8 @@ def model_class(cfg) -> type[Model]:
 
 def build_model(cfg) -> Model:
     """Return the model that ``cfg`` describes, with fresh weights, on the current default device."""
+    if not cfg.MODEL.NUM_CLASSES:
+        raise UserError("MODEL.NUM_CLASSES is 0, which runs find out from their data: set it to build a model alone")
     return model_class(cfg).from_config(cfg)
 
 

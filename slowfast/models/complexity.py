@@ -47,6 +47,7 @@ def view_gflops(cfg, counted: dict[str, float]) -> float:
     # Without the number of classes: the head takes less than a thousandth of the total.
     key = f"{cfg.MODEL.MODEL_NAME} {frames} {side} {sections}"
     if key not in counted:
+        cfg = cfg.with_settings("MODEL.NUM_CLASSES", cfg.MODEL.NUM_CLASSES or 2)
         with torch.device("meta"):
             model = build_model(cfg)
         counted[key] = count_gmacs(model, (3, frames, side, side))

@@ -137,7 +137,7 @@ def read_checkpoint(path: str) -> dict:
     """Return the content of a weight file or checkpoint as it is, on the CPU; code in it is never run."""
     if not os.path.isfile(path):
         problem = "is a folder; name the file in it" if os.path.isdir(path) else "does not exist"
-        raise UserError(f"weight file {path} {problem} (looked in {os.getcwd()})")
+        raise UserError(f"weight file {os.path.abspath(path)} {problem}")
     if path.endswith(".index.json") or re.search(r"-\d{5}-of-\d{5}\.", path):
         raise UserError(f"{path} is one part of a model saved in several files: join them into one first")
     try:

@@ -11,13 +11,13 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from slowfast.config.parser import CfgNode
-from slowfast.datasets.build import SPLITS, build_dataset
+from slowfast.datasets.build import SPLITS, build_dataset, with_num_classes
 from slowfast.datasets.decoder import DecodeError
 from slowfast.datasets.manifest import BAD_ITEMS_HEADER, Record, exclude_records, read_exclusion
 from slowfast.prepare import kinetics400
 from slowfast.prepare.processes import map_isolated
 from slowfast.utils.errors import UserError
-from slowfast.utils.files import replacing
+from slowfast.utils.files import full_path, replacing
 from slowfast.utils.logging import progress_bar
 
 logger = logging.getLogger(__name__)
@@ -35,11 +35,9 @@ def check_data(cfg: CfgNode, out_path: str | None = None, workers: int = 1, time
     reason of that item. The file, ``bad_items.csv`` beside the lists or ``out_path``, has lines ``path,split,reason``;
     ``timeout_sec`` is for a small item. Returns the number of bad items that DATA.EXCLUDE_FILE does not name.
     """
-    out_path = out_path or os.path.join(cfg.DATA.PATH_TO_DATA_DIR, "bad_items.csv")
-    excluded = read_exclusion(cfg.DATA.EXCLUDE_FILE) if cfg.DATA.EXCLUDE_FILE else []
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.DATA.EXCLUDE_FILE = ""
+    out_path = out_path or os.path.join(full_path(cfg.DATA.PATH_TO_DATA_DIR), "bad_items.csv")
+    excluded = read_exclusion(full_path(cfg.DATA.EXCLUDE_FILE)) if cfg.DATA.EXCLUDE_FILE else []
+    cfg = with_num_classes(cfg).with_settings("DATA.EXCLUDE_FILE", "")
     datasets = {split: build_dataset(cfg, split) for split in SPLITS}
     if not os.access(os.path.dirname(out_path) or ".", os.W_OK):
         raise UserError(f"{out_path} cannot be written, its folder is missing or read-only; --out FILE names another")

@@ -13,6 +13,22 @@ from slowfast.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+ROOT = Path(__file__).resolve().parents[2]  # the folder of the repository
+
+
+def full_path(path: str) -> str:
+    """Return the full path of a setting: relative ones start at the repository, wherever a command was started.
+
+    ``~`` is the home folder; URLs stay as they are.
+    """
+    return path if "://" in path else os.path.join(ROOT, os.path.expanduser(path))
+
+
+def path_in_repository(path: str) -> str:
+    """Return a path relative to the repository; the full path of what is outside of it."""
+    relative = os.path.relpath(os.path.realpath(path), ROOT)
+    return os.path.abspath(path) if relative.split(os.sep)[0] == os.pardir else relative
+
 
 def read_text(path: str | Path) -> str:
     """Return the text of a UTF-8 file, with or without a byte order mark, lines ending in a line feed."""

@@ -112,8 +112,7 @@ def test_evaluation_only_normalises():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_the_host_does_not_wait_for_the_device():
-    cfg = get_cfg()
-    cfg.AUG.RE_PROB = 1.0
+    cfg = get_cfg().with_settings("AUG.RE_PROB", 1.0, "MODEL.NUM_CLASSES", 5)
     transform, clips, labels = build_train_batch_transform(cfg), make_clips(4).cuda(), torch.arange(4).cuda()
     transform(clips, labels, np.random.default_rng(0))
     torch.cuda.set_sync_debug_mode("error")

@@ -73,7 +73,7 @@ def test_the_command(command, capsys):
     ("options", "words"),
     [
         (["--synthetic", "427"], ["--synthetic", "'427'", "WIDTHxHEIGHT"]),
-        (["DATA.PATH_TO_DATA_DIR", "nowhere"], ["nowhere/train.txt", "does not exist"]),
+        (["DATA.PATH_TO_DATA_DIR", "nowhere"], ["nowhere/val.txt", "does not exist"]),
     ],
 )
 def test_wrong_options_are_named(command, options, words):

@@ -1,8 +1,13 @@
 """Reading configurations: inheritance, overrides, and mistakes that must not pass silently."""
 
+import os
+
 import pytest
 
+from slowfast.config import load_cfg
 from slowfast.config.defaults import get_cfg
+from slowfast.datasets.build import build_dataset
+from slowfast.utils.files import ROOT
 
 
 def write(folder, **files):
@@ -50,6 +55,20 @@ def test_later_files_win(tmp_path):
 def test_mistakes_are_named(tmp_path, text, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         get_cfg().merge_from_file(write(tmp_path, cfg=text))
+
+
+def test_relative_paths_start_at_the_repository_wherever_one_is(tmp_path, monkeypatch):
+    path = write(tmp_path, mine="DATA: {PATH_TO_DATA_DIR: data/none}\nMODEL: {PRETRAINED: exp/none}\n")
+    monkeypatch.chdir(tmp_path)
+    cfg = load_cfg("mine.yaml")
+    assert str(ROOT / "output" / path.lstrip("/").removesuffix(".yaml")) == cfg.OUTPUT_DIR
+    with pytest.raises(ValueError, match=f"{ROOT}/data/none/train.csv does not exist"):
+        build_dataset(cfg, "train")
+    assert str(ROOT / "out") == load_cfg("mine.yaml", ["OUTPUT_DIR", "out"]).OUTPUT_DIR
+    assert os.path.expanduser("~/out") == load_cfg("mine.yaml", ["OUTPUT_DIR", "~/out"]).OUTPUT_DIR
+    assert str(ROOT / "exp/quickstart/output") == load_cfg(str(ROOT / "exp/quickstart/config.yaml")).OUTPUT_DIR
+    with pytest.raises(ValueError, match='DATA.PATH_TO_DATA_DIR is ""'):
+        build_dataset(load_cfg("mine.yaml", ["DATA.PATH_TO_DATA_DIR", ""]), "train")
 
 
 def test_dump_is_a_configuration(tmp_path):

@@ -97,6 +97,26 @@ def test_mistakes_end_with_one_line_and_a_status(run, settings, messages):
     assert all(message in refused.err for message in messages), refused.err
 
 
+def test_classes_are_counted_where_their_number_is_not_set(run, tmp_path, data_dir):
+    unset = ("MODEL.NUM_CLASSES", 0, *ONE_EPOCH)
+    named = run(*unset, tasks=BOTH)
+    assert named.status == 0 and "MODEL.NUM_CLASSES is 12: the number of class names" in named.out
+    assert "NUM_CLASSES: 12" in (tmp_path / "run" / "config.yaml").read_text() and results(tmp_path / "run")["config"]
+    # The same as where it is set, as a check: the run is finished.
+    assert "already tested" in run("MODEL.NUM_CLASSES", 12, *ONE_EPOCH, tasks=BOTH).out
+
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for split, label in (("train", 3), ("val", 8)):
+        video = (data_dir / f"{split}.txt").read_text().split()[0]
+        (lists / f"{split}.txt").write_text(f"{video} 6 {label}\n" * 2)
+    unnamed = ("DATA.PATH_TO_DATA_DIR", lists, "DATA.PATH_PREFIX", data_dir, "OUTPUT_DIR", tmp_path / "new")
+    assert "MODEL.NUM_CLASSES is 9: the largest label" in run(*unset, *unnamed, "--dry-run").out
+    (lists / "classes.txt").write_text("a\nb\n")
+    refused = run(*unset, *unnamed)
+    assert refused.status == 2 and "train.txt:1: label 3 is outside 0 to 1" in refused.err
+
+
 def test_classes_belong_to_the_weights(run, tmp_path):
     assert run(*ONE_EPOCH).status == 0
     names = tmp_path / "names.txt"

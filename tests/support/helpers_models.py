@@ -8,7 +8,7 @@ from slowfast.models import MODEL_REGISTRY, build_model
 
 def make_cfg(**settings):
     """Return a configuration; KEY__SUB stands for KEY.SUB."""
-    cfg = get_cfg()
+    cfg = get_cfg().with_settings("MODEL.NUM_CLASSES", 174)
     for key, value in settings.items():
         cfg.merge_from_list([key.replace("__", "."), value])
     return cfg

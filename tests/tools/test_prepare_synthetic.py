@@ -1,4 +1,4 @@
-"""``prepare_data.py``: help imports nothing heavy; ``synthetic`` and ``scenes`` have the options of their specs."""
+"""Tools import nothing heavy for a help or a mistake; ``synthetic`` and ``scenes`` have the options of their specs."""
 
 import json
 import re
@@ -23,6 +23,29 @@ def test_help_imports_nothing_heavy(tmp_path):
         shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
         assert shown.endswith("set()\n"), arguments
         assert arguments != ["--help"] or all(name in shown for name in COMMANDS)
+
+
+def test_a_wrong_key_is_said_before_anything_heavy_is_imported(tmp_path):
+    code = f"""
+import contextlib, os, runpy, sys
+sys.path.insert(0, {str(ROOT)!r})
+cfg = ["--cfg", {str(ROOT / "exp/quickstart/config.yaml")!r}, "TRAIN.BATCH", "3"]
+study = ["--cfgs", cfg[1], "--seeds", "0", "--out", "none", *cfg[2:]]
+calls = [(name, ["--help"]) for name in ("run_net", "train_net", "test_net", "ablate", "benchmark", "list_experiments")]
+calls += [("run_net", cfg), ("test_net", cfg), ("ablate", study), ("benchmark", ["flops", *cfg])]
+calls += [("test_net", ["--from-scores", "--help"]), ("prepare_data", ["check", *cfg])]
+for name, arguments in calls:
+    sys.argv = [name, *arguments]
+    with contextlib.redirect_stdout(open(os.devnull, "w")):
+        try:
+            runpy.run_path({str(ROOT)!r} + f"/tools/{{name}}.py", run_name="__main__")
+        except SystemExit as ended:
+            assert ended.code == (0 if "--help" in arguments else 2), name
+print({{"torch", "cv2", "matplotlib", "pandas"}} & set(sys.modules))
+"""
+    shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert shown.stdout == "set()\n", shown.stderr
+    assert shown.stderr.count("unknown key TRAIN.BATCH; did you mean TRAIN.BATCH_SIZE?") == 5
 
 
 def test_the_command_of_the_quickstart(tmp_path, capsys):
