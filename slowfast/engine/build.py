@@ -109,7 +109,7 @@ class Training:
             model.compile()  # in place: names in checkpoints stay as they are
         if not plan.is_alone:
             model = DistributedDataParallel(model, device_ids=[process.local_rank] if device.type == "cuda" else None)
-        validation = partial(validate, evaluation, recorder)
+        validation = partial(validate, evaluation, recorder, plan.loss)
         return cls(model, optimizer, scaler, ema, plan, loader, evaluation, validation, report, checkpoints)
 
 

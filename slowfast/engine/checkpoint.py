@@ -185,8 +185,14 @@ def checkpoint_to_test(output_dir: str, configured: str, chosen: str | int) -> s
 
 
 def count_chosen_on(saved: dict, names: Iterable[str]) -> int:
-    """Return how many of the videos called ``names`` a checkpoint was chosen on, as the best of its run."""
-    return len({*saved["val_videos"]}.intersection(names)) if saved.get("is_best") else 0
+    """Return how many of the videos called ``names`` a checkpoint was chosen on: as the best, or by an early end."""
+    is_chosen = "val_videos" in saved and (saved["is_best"] or has_ended_early(saved))
+    return len({*saved["val_videos"]}.intersection(names)) if is_chosen else 0
+
+
+def has_ended_early(saved: dict) -> bool:
+    """Return whether SOLVER.STOP_AFTER has ended the run of a checkpoint with it."""
+    return 0 < yaml.safe_load(saved["cfg"])["SOLVER"].get("STOP_AFTER", 0) <= saved.get("num_stale", 0)
 
 
 def refuse_foreign_weights(output_dir: str, path: str) -> None:
@@ -260,9 +266,12 @@ def starting_weights(start: str, config: str, compared: tuple[str, ...] = (), ig
             f'first{command}, or set MODEL.PRETRAINED to a weight file of the same model (see docs/data.md) or ""'
         )
     path, saved = newest
-    solver = yaml.safe_load(saved["cfg"])["SOLVER"]
-    wanted, is_stale = solver["MAX_EPOCH"], 0 < solver.get("STOP_AFTER", 0) <= saved.get("num_stale", 0)
-    if (saved["epoch"] < wanted and not is_stale) or not saved["is_validated"] or not os.path.isfile(best):
+    wanted = yaml.safe_load(saved["cfg"])["SOLVER"]["MAX_EPOCH"]
+    if (
+        (saved["epoch"] < wanted and not has_ended_early(saved))
+        or not saved["is_validated"]
+        or not os.path.isfile(best)
+    ):
         raise UserError(
             f"MODEL.PRETRAINED: {start} is not finished: {path} has {saved['epoch']} of {wanted} epochs. Continue "
             f"it{command}, or name a checkpoint: MODEL.PRETRAINED {best if os.path.isfile(best) else path}"

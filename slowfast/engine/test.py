@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader
 
+from slowfast.datasets.augment.mixup import smooth_one_hot
 from slowfast.datasets.augment.on_device import build_normalize
 from slowfast.datasets.loader import Batch, construct_loader, shut_down
 from slowfast.engine.checkpoint import (
@@ -32,7 +33,7 @@ from slowfast.models.pretrained import read_checkpoint, unwrap_weights
 from slowfast.utils.distributed import Process, broadcast_from_main, gather_to_all, gather_to_main
 from slowfast.utils.errors import UserError
 from slowfast.utils.logging import progress_bar
-from slowfast.utils.metrics import accuracy_summary, ensemble, mean_cross_entropy
+from slowfast.utils.metrics import accuracy_summary, ensemble
 
 logger = logging.getLogger(__name__)
 
@@ -96,8 +97,8 @@ def test(cfg, process: Process, recorder: Recorder) -> dict | None:
     num_chosen_on = count_chosen_on(saved, names)
     if num_chosen_on and process.is_main:
         logger.warning(
-            "%d of the %d test videos are validation videos, on which this checkpoint was chosen as the best of its "
-            "run: on other videos it is less accurate. Use a test list of its own, or TEST.CHECKPOINT last",
+            "%d of the %d test videos are validation videos, on which this checkpoint was chosen: on other videos it is"
+            " less accurate. A test list of its own mends that, or TEST.CHECKPOINT last without SOLVER.STOP_AFTER",
             num_chosen_on, len(names),
         )  # fmt: skip
     views = score_views(model.to(process.device), evaluation, "test")
@@ -175,9 +176,12 @@ def describe_views(cfg) -> str:
 
 
 def validate(
-    evaluation: Evaluation, recorder: Recorder, model: nn.Module, ema: nn.Module | None, epoch: int, step: int
-) -> float | None:
+    evaluation: Evaluation, recorder: Recorder, loss_of: Callable, model: nn.Module, ema: nn.Module | None, epoch: int,
+    step: int,
+) -> float | None:  # fmt: skip
     """Measure the accuracy after ``epoch`` epochs and ``step`` steps in all, of the averaged weights too.
+
+    ``loss_of`` is that of the training (see ``losses.LOSSES``), whose mean over the views is measured besides.
 
     Returns:
         Top-1 of the raw weights (percent) on the main process, None on the others.
@@ -193,7 +197,7 @@ def validate(
         if views is None:
             continue
         accuracy = accuracy_summary(ensemble(views.logits, evaluation.ensemble_method), views.labels)
-        loss, dataset = mean_cross_entropy(views.logits, views.labels), evaluation.loader.dataset
+        loss, dataset = mean_loss(loss_of, views, evaluation.process.device), evaluation.loader.dataset
         counts = {"num_videos": len(views.labels), "bad_videos": len(views.bad_videos)}
         if not recorder.has(name, epoch=epoch, **accuracy):  # from before the run was killed
             recorder.scalars(name, step, epoch=epoch, loss=loss, **accuracy, **counts)
@@ -212,6 +216,19 @@ class ViewScores(NamedTuple):
     logits: np.ndarray  # (M, V, K), NaN for bad videos
     labels: np.ndarray  # (M,)
     bad_videos: list[dict[str, str]]
+
+
+def mean_loss(loss_of: Callable, views: ViewScores, device: torch.device) -> float:
+    """Return the mean of a training loss over all views, without label smoothing; videos without a score do not count.
+
+    Class weights of the loss are on ``device``.
+    """
+    valid = ~np.isnan(views.logits).any(axis=(1, 2))
+    _, num_views, num_classes = views.logits.shape
+    logits = torch.from_numpy(views.logits[valid]).to(device).flatten(0, 1)  # (M V, K)
+    targets = smooth_one_hot(torch.from_numpy(views.labels[valid]).to(device), num_classes, 0.0)  # (M, K)
+    total = loss_of(logits, targets.repeat_interleave(num_views, dim=0)).item()
+    return total / len(logits) if len(logits) else float("nan")
 
 
 @torch.no_grad()

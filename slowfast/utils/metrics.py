@@ -36,15 +36,6 @@ def ensemble(logits: np.ndarray, method: str) -> np.ndarray:
     return np.concatenate([combine(part.astype(np.float64)) for part in parts])
 
 
-def mean_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean of -log p of the labels (M,), p averaged over views (M, V, K); videos of NaN are left out."""
-    valid = ~np.isnan(logits).any(axis=(1, 2))
-    shifted = logits[valid] - logits[valid].max(axis=-1, keepdims=True).astype(np.float64)
-    own = np.take_along_axis(shifted, labels[valid, None, None], axis=2)[..., 0] - np.log(np.exp(shifted).sum(axis=-1))
-    losses = np.log(own.shape[1]) - np.logaddexp.reduce(own, axis=1)  # (M,)
-    return float(losses.mean()) if len(losses) else float("nan")
-
-
 def topk_correct(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     """Return which videos have their label among the ``k`` best scores, (M,) bool. Rows of NaN are wrong."""
     own = np.take_along_axis(scores, labels[:, None], axis=1)

@@ -138,7 +138,11 @@ def test_the_checkpoint_that_is_tested_and_whether_it_was_chosen_on_the_test_vid
     def test(*settings):
         tested = run("DATA.PATH_TO_DATA_DIR", lists, "SOLVER.MAX_EPOCH", 3, *settings, tasks=("test",))
         found = results(tmp_path / "run") if tested.status == 0 else {"checkpoint": "", "selected_on_test": None}
-        assert ("TOO HIGH" in tested.out) == ("chosen as the best" in tested.out) == bool(found["selected_on_test"])
+        assert (
+            ("TOO HIGH" in tested.out)
+            == ("on which this checkpoint was chosen" in tested.out)
+            == bool(found["selected_on_test"])
+        )
         return Path(found["checkpoint"]).name, found["selected_on_test"], tested.err
 
     assert test()[:2] == ("best.pyth", True)
@@ -155,6 +159,13 @@ def test_the_checkpoint_that_is_tested_and_whether_it_was_chosen_on_the_test_vid
     assert "has no best.pyth" in test()[2]
 
 
+def test_a_run_that_validation_has_ended_is_chosen_on_its_videos(run, tmp_path):
+    settings = ("SOLVER.MAX_EPOCH", 9, "SOLVER.STOP_AFTER", 1, "TEST.CHECKPOINT", "last", "SOLVER.BASE_LR", 1e-5)
+    assert run(*settings, tasks=BOTH).status == 0
+    found = results(tmp_path / "run")
+    assert found["epoch"] < 9 and found["selected_on_test"] and "epoch_0" in found["checkpoint"]
+
+
 def test_validation_of_several_views_is_what_a_test_of_them_gives(run, tmp_path):
     ran = run(*ONE_EPOCH, "TRAIN.EVAL_VIEWS", "[2, 3]", tasks=BOTH)
     assert ran.status == 0 and "(17 videos x 2 clips x 3 crops)" in ran.out
@@ -162,9 +173,9 @@ def test_validation_of_several_views_is_what_a_test_of_them_gives(run, tmp_path)
     assert all(val[name] == found[name] for name in ("top1", "top5", "mean_class"))
     with np.load(tmp_path / "run" / "test_scores.npz") as saved:
         scores, logits, labels = saved["scores"], saved["logits"].astype(float), saved["labels"]
-    probabilities = (np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)).mean(axis=1)
-    np.testing.assert_allclose(scores, probabilities, rtol=1e-12)
-    assert val["loss"] == pytest.approx(-np.log(probabilities[np.arange(17), labels]).mean())
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
+    np.testing.assert_allclose(scores, probabilities.mean(axis=1), rtol=1e-12)
+    assert val["loss"] == pytest.approx(-np.log(probabilities[np.arange(17), :, labels]).mean())
     with open(tmp_path / "run" / "predictions.csv") as file:
         rows = list(csv.DictReader(file))
     predictions = logits.sum(axis=1).argmax(axis=1)  # by DATA.ENSEMBLE_METHOD

@@ -9,7 +9,6 @@ from slowfast.utils.metrics import (
     accuracy_summary,
     confusion_matrix,
     ensemble,
-    mean_cross_entropy,
     paired_differences,
     per_class_accuracy,
     seed_interval,
@@ -40,14 +39,6 @@ def test_undecodable_videos_count_as_wrong():
     summary = accuracy_summary(scores, labels)
     assert (summary["top1"], summary["mean_class"]) == (50.0, pytest.approx(100 * (1 / 3 + 1) / 2))
     assert set(accuracy_summary(scores * np.nan, labels).values()) == {0}
-
-
-def test_cross_entropy_is_of_the_probability_averaged_over_the_views():
-    logits = np.log(np.array([[[0.2, 0.8], [0.6, 0.4]], [[0.5, 0.5], [0.5, 0.5]], [[np.nan] * 2] * 2]))
-    logits[0] += 1000  # of no account
-    assert mean_cross_entropy(logits, np.array([0, 1, 1])) == pytest.approx(-np.log([0.4, 0.5]).mean())
-    assert mean_cross_entropy(np.array([[[0.0, 2000.0]]]), np.array([0])) == 2000
-    assert np.isnan(mean_cross_entropy(logits[2:], np.array([0])))
 
 
 def test_class_without_videos_has_no_accuracy():
