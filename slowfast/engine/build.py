@@ -204,6 +204,8 @@ def _build_schedule(solver) -> Callable[[float], float]:
 def _build_records(
     cfg, process: Process, recorder: Recorder, train: DataLoader, val: DataLoader, scaler: torch.amp.GradScaler
 ) -> tuple[Report, Checkpoints]:
+    if isinstance(cfg.TEST.CHECKPOINT, int) and cfg.TEST.CHECKPOINT > cfg.SOLVER.MAX_EPOCH:
+        raise UserError(f"TEST.CHECKPOINT is {cfg.TEST.CHECKPOINT}, but SOLVER.MAX_EPOCH {cfg.SOLVER.MAX_EPOCH}")
     dataset, draw = train.dataset, None
     if process.is_main and cfg.TENSORBOARD.IMAGES_PERIOD:
         facts = (cfg.DATA.MEAN, cfg.DATA.STD, cfg.MIXUP.LABEL_SMOOTH_VALUE, dataset.class_names)
@@ -238,6 +240,7 @@ def _build_records(
         period=cfg.TRAIN.CHECKPOINT_PERIOD,
         steps=cfg.TRAIN.CHECKPOINT_STEPS,
         may_change=cfg.TRAIN.RESUME_CHANGED,
+        chosen=cfg.TEST.CHECKPOINT,
     )
     return report, checkpoints
 

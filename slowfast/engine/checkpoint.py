@@ -56,6 +56,7 @@ class Checkpoints:
     period: int  # epochs between two
     steps: int  # between two within an epoch; 0 for none
     may_change: bool  # whether a run with another identity is continued
+    chosen: str | int  # TEST.CHECKPOINT: that of so many epochs is made and kept
 
     def resume(self, state) -> None:
         """Restore the newest checkpoint, refusing that of another run; a new run stays as it is."""
@@ -107,7 +108,7 @@ class Checkpoints:
         """Return whether a checkpoint follows what was done last: a step, or an epoch when ``state.step`` is 0."""
         if state.step:
             return self.steps > 0 and state.step % self.steps == 0
-        return not state.is_validated or state.epoch % self.period == 0
+        return not state.is_validated or state.epoch % self.period == 0 or state.epoch == self.chosen
 
     def save(self, state, name: str = "") -> None:
         """Write a checkpoint; all processes call it, the main one writes."""
@@ -117,7 +118,8 @@ class Checkpoints:
         content = {**state.state_dict(), **self.identity, "is_best": name == BEST}
         path = write_checkpoint(self.output_dir, name, content)
         for old in list_checkpoints(self.output_dir)[self.num_kept :]:
-            os.remove(old)
+            if os.path.basename(old) != f"epoch_{self.chosen:0>5}.pyth":
+                os.remove(old)
         self.recorder.event("checkpoint", epoch=state.epoch, steps=state.step, path=path, best=name == BEST)
 
     def save_validated(self, state, top1: float | None) -> None:

@@ -82,6 +82,7 @@ def test_a_run_leaves_what_is_needed_to_read_and_repeat_it(run, tmp_path):
         (["TRAIN.MICRO_BATCH_SIZE", "auto"], ["allowed on a CPU: a number of clips"]),
         (["SOLVER.COSINE_END_LR", 0.1], ["SOLVER.COSINE_END_LR 0.1 is above SOLVER.BASE_LR 0.001"]),
         (["TRAIN.EVAL_VIEWS", "[2, 2]"], ["TRAIN.EVAL_VIEWS", "allowed: 2 values, at least 1 and 1 (centre) | 3"]),
+        (["TEST.CHECKPOINT", 3], ["TEST.CHECKPOINT is 3, but SOLVER.MAX_EPOCH 2"]),
         (["TEST.CHECKPOINT", "newest"], ["TEST.CHECKPOINT is 'newest'; allowed: best or last or at least 1"]),
         (["TEST.NUM_SPATIAL_CROPS", 2], ["TEST.NUM_SPATIAL_CROPS", "2", "allowed: 1 (centre) | 3"]),
         (["TRAIN.ENABLE", False, "TEST.ENABLE", False], ["there is nothing to do"]),
@@ -157,6 +158,22 @@ def test_the_checkpoint_that_is_tested_and_whether_it_was_chosen_on_the_test_vid
     assert test()[:2] == ("best.pyth", False)
     (kept / "best.pyth").unlink()
     assert "has no best.pyth" in test()[2]
+
+
+def test_training_keeps_the_checkpoint_that_is_to_be_tested(run, tmp_path):
+    settings = (
+        "SOLVER.MAX_EPOCH",
+        4,
+        "TRAIN.EVAL_PERIOD",
+        4,
+        "TRAIN.CHECKPOINT_PERIOD",
+        2,
+        "TRAIN.CHECKPOINT_STEPS",
+        2,
+    )
+    assert run(*settings, "TEST.CHECKPOINT", 1, tasks=BOTH).status == 0
+    found = results(tmp_path / "run")
+    assert found["epoch"] == 1 and found["checkpoint"].endswith("epoch_00001.pyth") and not found["selected_on_test"]
 
 
 def test_a_run_that_validation_has_ended_is_chosen_on_its_videos(run, tmp_path):
