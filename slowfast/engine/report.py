@@ -6,6 +6,7 @@ Values of the steps stay on the device until they are read, once per LOG_PERIOD.
 import logging
 import math
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -164,7 +165,7 @@ class Report:
         scalars, step = counts.scalars(self.process.world_size), (self.epoch + 1) * self.num_steps
         self.recorder.scalars("train_epoch", step, epoch=self.epoch + 1, **scalars, peak_memory_mib=round(peak, 1))
         logger.info(
-            "epoch %d: loss %.4f, top-1 %.2f %%, %.1f clips/s%s%s, at most %.0f MiB",
+            "epoch %d: loss %.4f, top-1 %.2f %%, %.1f clips/s%s%s, memory at most %.0f MiB",
             self.epoch + 1, scalars["loss"], scalars["top1"], scalars["clips_per_sec"], _waiting(scalars["wait_share"]),
             f", {scalars['bad_videos']} bad videos" if scalars["bad_videos"] else "", peak,
         )  # fmt: skip
@@ -260,4 +261,5 @@ def peak_mib(device: torch.device) -> float:
     """Return the most memory in use so far (MiB): allocated on a CUDA device, else resident of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes, or KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -32,12 +32,18 @@ def setup_logging(output_dir: str | None, is_main: bool) -> None:
         handler.close()
     console = logging.StreamHandler(sys.stdout)
     # A line begins where a bar, of this process or of another, may stand; the bar comes again with its next step.
-    console.setFormatter(logging.Formatter(("\r\033[K" if _has_width(sys.stdout) else "") + "%(message)s"))
+    console.setFormatter(logging.Formatter(("\r\033[K" if _has_width(sys.stdout) else "") + "%(mark)s%(message)s"))
+    console.addFilter(_mark_warnings)
     root.addHandler(console)
     if is_main and output_dir is not None:
         file = logging.FileHandler(os.path.join(output_dir, TEXT_LOG))
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         root.addHandler(file)
+
+
+def _mark_warnings(record: logging.LogRecord) -> bool:
+    record.mark = "WARNING: " if record.levelno >= logging.WARNING else ""
+    return True
 
 
 def read_events(output_dir: str, event: str = "") -> list[dict]:

@@ -63,7 +63,8 @@ def test_terminal_shows_a_bar_with_the_time_left(tmp_path):
     assert re.search(r"test:  \d0%\|.*\| \d/10 \[00:\d\d<00:\d\d, ", output)
     assert " left" not in output
     # Messages, also of a worker, begin on a cleared line; after them the bar comes again, once.
-    assert re.search(r"test:  40%[^\r]*\r\033\[Khalf of it\r\n\r\033\[Ksaid by a worker\r\n\rtest:  50%", output)
+    said = r"\r\033\[KWARNING: half of it\r\n\r\033\[KWARNING: said by a worker\r\n"
+    assert re.search(r"test:  40%[^\r]*" + said + r"\rtest:  50%", output)
 
 
 @pytest.mark.parametrize("columns", [0, None])
@@ -77,11 +78,11 @@ def test_without_columns_or_terminal_plain_lines_say_the_time_left(tmp_path, col
     progress = [line for line in lines if line.startswith("test: ")]
     assert [int(line.split()[1].partition("/")[0]) for line in progress] == list(range(1, 10))
     assert all(re.fullmatch(r"test: \d/10, 0:00:0\d left", line) for line in progress)
-    assert sorted(set(lines) - set(progress)) == ["half of it", "said by a worker"]
+    assert sorted(set(lines) - set(progress)) == ["WARNING: half of it", "WARNING: said by a worker"]
 
 
 def test_other_processes_draw_no_bar_and_clear_the_line_of_the_main_one(tmp_path):
-    assert output_on_terminal(tmp_path, 100, "other", "0") == "\r\033[Khalf of it\r\n"
+    assert output_on_terminal(tmp_path, 100, "other", "0") == "\r\033[KWARNING: half of it\r\n"
     assert not (tmp_path / "run.log").exists()
 
 
