@@ -137,6 +137,8 @@ def _resolve(file: str, overrides: Sequence[Any]) -> CfgNode:
     if not cfg.TEST.ENABLE or (cfg.TRAIN.ENABLE and cfg.TEST.CHECKPOINT_FILE_PATH):
         found = f"TEST.ENABLE {cfg.TEST.ENABLE}, TEST.CHECKPOINT_FILE_PATH {cfg.TEST.CHECKPOINT_FILE_PATH!r}"
         raise UserError(f"{file}: a study compares tests of what runs have trained, found {found}; allowed: True, ''")
+    if cfg.DATA.MULTI_LABEL:
+        raise UserError(f"{file}: DATA.MULTI_LABEL is True, but a study compares accuracies of one label per video")
     return cfg
 
 

@@ -91,7 +91,7 @@ def time_stages(cfg, device: torch.device, rounds: int, compare_plain: bool) -> 
             if isinstance(frames, BadVideo):
                 continue
             clips = _timed(ms, "augment", dataset.transform, frames, rng, dataset.num_copies)
-            samples.append(Sample(clips, dataset.records[video].label, int(video), tuple(range(len(clips)))))
+            samples.append(Sample(clips, dataset.labels[video], int(video), tuple(range(len(clips)))))
             if compare_plain:
                 _timed(ms, "plain", plain_clips, cfg, dataset, int(video), frames, plain_rng, batch_transform.erasing)
         if not samples:

@@ -18,7 +18,7 @@ declare(
     USER_MODULES=names(
         [],
         "Python files, or folders of packages, that are imported first: they register models, attentions, data sets "
-        "and losses of your own, and declare their keys (docs/extending.md). Relative to the YAML, or else to here.",
+        "and losses of your own, and declare their keys (docs/extending.md). Relative to the file that names them.",
     ),
     LOG_PERIOD=number(10, "Steps between two log lines, between which nothing waits for device or processes.", low=1),
 )
@@ -34,6 +34,9 @@ declare(
     PATH_PREFIX=text("", 'Folder to which paths in the lists are relative; "" means PATH_TO_DATA_DIR.'),
     LABEL_PATH_TEMPLATE=text("{}.csv", 'Name of a list, {} being train | val | test; "test" without one is "val".'),
     CLASS_NAMES_FILE=text("", 'Class names, one a line in label order; "" means classes.txt beside the lists, if any.'),
+    MULTI_LABEL=flag(
+        False, 'Label fields may have several labels, "3|17"; then mAP stands for the accuracies (docs/data.md).'
+    ),
     EXCLUDE_FILE=text("", "Videos to leave out: the bad_items.csv of `tools/prepare_data.py check`, or a path a line."),
     EXPECTED_NUM_VIDEOS=numbers(
         [], "Training and validation videos of the complete set, for the check; [] if unknown."

@@ -50,8 +50,8 @@ def with_num_classes(cfg: CfgNode) -> CfgNode:
         number, origin = len(sources[0].class_names), "the number of class names"
     else:
         sources.append(build_source(cfg, "train"))
-        last = max((record for source in sources for record in source.records), key=lambda record: record.label)
-        number, origin = last.label + 1, f"the largest label ({last.origin}) + 1"
+        last = max((record for source in sources for record in source.records), key=lambda record: max(record.labels))
+        number, origin = max(last.labels) + 1, f"the largest label ({last.origin}) + 1"
     if number < 2:
         raise UserError(f"MODEL.NUM_CLASSES is 0, and {origin} is {number}; allowed: 2 classes or more")
     logger.info("MODEL.NUM_CLASSES is %d: %s", number, origin)
@@ -83,9 +83,9 @@ def build_dataset(cfg: CfgNode, split: str) -> VideoDataset:
     if not source.records:
         raise UserError(f"{cfg.DATA.EXCLUDE_FILE} (DATA.EXCLUDE_FILE) names all videos of {split}: none is left")
     if split == "train":
-        return TrainVideos(
-            source, build_sampler(cfg), build_train_transform(cfg), num_copies=cfg.AUG.NUM_SAMPLE, seed=cfg.RNG_SEED
-        )
+        parts = (source, build_sampler(cfg), build_train_transform(cfg), cfg.MODEL.NUM_CLASSES)
+        return TrainVideos(*parts, num_copies=cfg.AUG.NUM_SAMPLE, seed=cfg.RNG_SEED)
     views = {"val": cfg.TRAIN.EVAL_VIEWS, "test": (cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS)}
     num_clips, num_crops = views[split]
-    return EvalVideos(source, build_sampler(cfg), build_test_transform(cfg, num_crops), num_clips=num_clips)
+    parts = (source, build_sampler(cfg), build_test_transform(cfg, num_crops), cfg.MODEL.NUM_CLASSES)
+    return EvalVideos(*parts, num_clips=num_clips)

@@ -37,6 +37,8 @@ class ImageFolder:
                 f"DATA.PACKED is {cfg.DATA.PACKED!r}, which ImageFolder does not read; set DATA.DATASET to VideoList "
                 "and the other keys that `python tools/prepare_data.py pack` printed"
             )
+        if cfg.DATA.MULTI_LABEL:
+            raise UserError("DATA.MULTI_LABEL is True, but a file in ImageFolder has one class, that of its folder")
         check_still_settings(cfg)
         folder = os.path.join(root, split)
         if split == "test" and not os.path.isdir(folder):

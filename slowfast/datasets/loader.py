@@ -107,7 +107,7 @@ class Batch(NamedTuple):
     """Clips of several videos, those of one video next to each other; B is 0 if no video could be decoded."""
 
     clips: torch.Tensor  # uint8 (B, 3, T, S, S), channels last in memory
-    labels: torch.Tensor  # int64 (B,)
+    labels: torch.Tensor  # int64 (B,), or where videos have several labels 0 and 1, (B, K)
     video_index: torch.Tensor  # int64 (B,), positions of the videos in the list
     view: torch.Tensor  # int64 (B,), the view of the video; in training the number of the augmented copy
     bad: Sequence[BadVideo] = ()  # items that could not be decoded, which have no clips here
@@ -125,9 +125,12 @@ def collate(items: Sequence[Sample | BadVideo], clip_shape: tuple[int, ...]) -> 
         joined = default_collate(clips).permute(0, 4, 1, 2, 3)  # in a worker it writes straight into shared memory
     else:
         joined = torch.empty(0, *clip_shape, dtype=torch.uint8)
-    rows = [(sample.label, sample.video_index, view) for sample in samples for view in sample.views]
-    labels, video_index, view = torch.tensor(rows, dtype=torch.int64).reshape(-1, 3).T.contiguous()
-    return Batch(joined, labels, video_index, view, [item for item in items if isinstance(item, BadVideo)])
+    rows = [(sample.video_index, view) for sample in samples for view in sample.views]
+    video_index, view = torch.tensor(rows, dtype=torch.int64).reshape(-1, 2).T.contiguous()
+    labels = np.array([sample.label for sample in samples for _ in sample.views], dtype=np.int64)
+    return Batch(
+        joined, torch.from_numpy(labels), video_index, view, [item for item in items if isinstance(item, BadVideo)]
+    )
 
 
 def construct_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int = 1) -> DataLoader:
@@ -139,6 +142,8 @@ def construct_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int = 
     dataset = build_dataset(cfg, split)
     if split == "train":
         labels = dataset.labels if cfg.DATA.TRAIN_SAMPLING == "balanced" else None
+        if labels is not None and labels.ndim == 2:
+            raise UserError("DATA.TRAIN_SAMPLING is balanced; allowed with DATA.MULTI_LABEL: uniform")
         order = (cfg.TRAIN.BATCH_SIZE, rank, world_size, cfg.RNG_SEED, cfg.AUG.SAMPLER_REPEATS, labels)
         sampler = TrainSampler(dataset.num_videos, *order)
         batch_size, side = cfg.TRAIN.BATCH_SIZE // world_size, cfg.DATA.TRAIN_CROP_SIZE

@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import read_text
 
@@ -20,7 +22,8 @@ FIELDS = {"video": ("path", "label"), "frames": ("folder", "num_frames", "label"
 BAD_ITEMS_HEADER = ("path", "split", "reason")
 
 SEPARATORS = ",\t "
-_INTEGER = re.compile(r"-?[0-9]+")
+LABEL_SEPARATOR = "|"  # of several labels in their field
+_INTEGER, _LABELS = re.compile(r"-?[0-9]+"), re.compile(r"-?[0-9]+(\|-?[0-9]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +31,31 @@ class Record:
     """One line of a list file."""
 
     path: str  # of the video file, of the folder of images or of the image, in full
-    label: int
+    label: int | tuple[int, ...]  # several where DATA.MULTI_LABEL is on
     num_frames: int | None  # images in the folder; None for a video file, which is counted when opened, and an image
     origin: str  # ``list file:line``, for messages
     name: str = ""  # path as the list has it, which is the same on every machine
 
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """The labels, one or several."""
+        return self.label if isinstance(self.label, tuple) else (self.label,)
 
-def read_manifest(list_path: str, prefix: str, source: str, num_classes: int) -> list[Record]:
+    @property
+    def label_text(self) -> str:
+        """The label field of a list file."""
+        return LABEL_SEPARATOR.join(map(str, self.labels))
+
+
+def read_manifest(
+    list_path: str, prefix: str, source: str, num_classes: int, multi_label: bool = False
+) -> list[Record]:
     """Read and check a list file.
 
     The separator is found on the first line. With commas or tabs a line has exactly the fields of ``FIELDS[source]``.
     With spaces it is split from the right, so that a path may contain spaces. Blank lines are skipped. Paths are
-    relative to ``prefix``; labels must lie in [0, num_classes), or be at least 0 if that is 0.
+    relative to ``prefix``; with ``multi_label`` a label field may be "3|17"; labels must lie in [0, num_classes), or be
+    at least 0 if that is 0.
     """
     fields = " ".join(FIELDS[source])
     text = _read(
@@ -50,11 +66,11 @@ def read_manifest(list_path: str, prefix: str, source: str, num_classes: int) ->
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise UserError(f"list file {list_path} is empty, expected lines '{fields}'")
-    settings = (prefix, source, _detect_separator(lines[0][1], len(FIELDS[source])), num_classes)
+    settings = (prefix, source, _detect_separator(lines[0][1], len(FIELDS[source])), num_classes, multi_label)
     records = [_parse_line(line, f"{list_path}:{number}", *settings) for number, line in lines]
-    labels = {record.label for record in records}
+    labels = {record.label_text for record in records}
     if len(labels) == 1 and len(records) > 1 and num_classes != 1:
-        message = "all %d lines of %s have label %d: is this a test list without labels?"
+        message = "all %d lines of %s have label %s: is this a test list without labels?"
         logger.warning(message, len(records), list_path, labels.pop())
     return records
 
@@ -75,26 +91,32 @@ def _detect_separator(line: str, num_fields: int) -> str:
     """Return the separator that makes ``line`` a path followed by integers."""
     for separator in SEPARATORS:
         fields = _split(line, separator, num_fields)
-        if len(fields) == num_fields and all(map(_INTEGER.fullmatch, fields[1:])):
+        if len(fields) == num_fields and all(map(_LABELS.fullmatch, fields[1:])):
             return separator
     # None does: take the first that occurs, whose error then describes the line.
     return next((separator for separator in SEPARATORS if separator in line), " ")
 
 
-def _parse_line(line: str, origin: str, prefix: str, source: str, separator: str, num_classes: int) -> Record:
+def _parse_line(
+    line: str, origin: str, prefix: str, source: str, separator: str, num_classes: int, multi_label: bool
+) -> Record:
     names = FIELDS[source]
     fields = _split(line, separator, len(names))
     path = os.path.join(prefix, fields[0])
     expected = f"'{separator.join(names)}'"
-    numbers = [int(field) for field in fields[1:] if _INTEGER.fullmatch(field)]
+    parts = [*fields[1:-1], *(fields[-1].split(LABEL_SEPARATOR) if multi_label else fields[-1:])]
+    numbers = [int(part) for part in parts if _INTEGER.fullmatch(part)]
+    labels = tuple(numbers[len(names) - 2 :])
+    wrong = [label for label in labels if not 0 <= label < (num_classes or math.inf)]
     if len(fields) != len(names) or not all(fields):
         problem = f"found {len(fields)} fields separated by {separator!r}, expected {len(names)} non-empty ones, "
         problem += f"{expected}, by DATA.SOURCE {source}"
-    elif len(numbers) < len(names) - 1:
+    elif len(numbers) < len(parts):
         problem = f"{' '.join(names[1:])} {fields[1:]} must be integers; expected {expected}, without a header line"
-    elif not 0 <= numbers[-1] < (num_classes or math.inf):
+        problem += "; several labels need DATA.MULTI_LABEL True" if _LABELS.fullmatch(fields[-1]) else ""
+    elif wrong:
         rule = f"outside 0 to {num_classes - 1}, for MODEL.NUM_CLASSES is {num_classes}" if num_classes else "negative"
-        problem = f"label {numbers[-1]} is {rule}"
+        problem = f"label {wrong[0]} is {rule}"
     elif numbers[0] < 1 and source == "frames":
         problem = f"num_frames {numbers[0]} is less than 1"
     # "folder 42 7" would pass as the video "folder 42".
@@ -102,7 +124,8 @@ def _parse_line(line: str, origin: str, prefix: str, source: str, separator: str
         problem = "found 3 fields 'folder num_frames label', expected 'path label': set DATA.SOURCE to frames for "
         problem += "folders of images, or separate by commas if the name of the file ends in a number"
     else:
-        return Record(path, numbers[-1], numbers[0] if source == "frames" else None, origin, fields[0])
+        label = labels if multi_label else labels[0]
+        return Record(path, label, numbers[0] if source == "frames" else None, origin, fields[0])
     raise UserError(f"{origin}: {problem} (line {line!r}, full path tried: {path})")
 
 
@@ -132,3 +155,13 @@ def exclude_records(records: Sequence[Record], paths: Sequence[str]) -> tuple[li
     excluded = {path for path in paths if path in present} | {os.path.abspath(path) for path in paths} & present
     unmatched = [path for path in paths if not {path, os.path.abspath(path)} & excluded]
     return [record for record in records if not {record.name, os.path.abspath(record.path)} & excluded], unmatched
+
+
+def label_array(records: Sequence[Record], num_classes: int) -> np.ndarray:
+    """Return the labels of the records, int64 (M,), or where they have several 0 and 1, (M, num_classes)."""
+    if not any(isinstance(record.label, tuple) for record in records):
+        return np.array([record.label for record in records], dtype=np.int64)
+    array = np.zeros((len(records), num_classes), dtype=np.int64)
+    for row, record in zip(array, records):
+        row[list(record.labels)] = 1
+    return array

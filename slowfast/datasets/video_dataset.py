@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from slowfast.datasets.augment.transform import TestTransform, TrainTransform
 from slowfast.datasets.decoder import DecodeError, FrameReader
-from slowfast.datasets.manifest import Record
+from slowfast.datasets.manifest import Record, label_array
 from slowfast.datasets.sampling import DenseSampler, SparseSampler
 
 
@@ -24,7 +24,7 @@ class Sample:
     """The clips of one item."""
 
     clips: torch.Tensor  # uint8 (A, 3, T, S, S), channels last in memory
-    label: int
+    label: np.ndarray  # a number, or for several labels 0 and 1 (K,)
     video_index: int  # position of the video in the list
     views: tuple[int, ...]  # A numbers: in testing the view of each clip, in training that of the augmented copy
 
@@ -44,7 +44,11 @@ class VideoDataset(Dataset):
     num_views = 1  # of a video over all its items
 
     def __init__(
-        self, source: Any, sampler: SparseSampler | DenseSampler, transform: TrainTransform | TestTransform
+        self,
+        source: Any,
+        sampler: SparseSampler | DenseSampler,
+        transform: TrainTransform | TestTransform,
+        num_classes: int = 0,
     ) -> None:
         self.open: Callable[[Record], FrameReader] = source.open
         self.sampler = sampler
@@ -52,7 +56,7 @@ class VideoDataset(Dataset):
         self.records = source.records
         self.class_names = source.class_names
         self.num_videos = len(source.records)
-        self.labels = np.array([record.label for record in source.records], dtype=np.int64)  # (num_videos,)
+        self.labels = label_array(source.records, num_classes)  # (num_videos,), of several labels (num_videos, K)
 
     def decode(self, video_index: int, choose: Callable[[int], np.ndarray]) -> list[np.ndarray] | BadVideo:
         """Decode the T frames (H, W, 3) that ``choose(number of frames)`` names."""
@@ -72,7 +76,7 @@ class VideoDataset(Dataset):
             return frames
         clips = self.transform(frames, *draws)  # (A, 3, T, S, S)
         views = range(part * len(clips), (part + 1) * len(clips))
-        return Sample(clips, self.records[video_index].label, video_index, tuple(views))
+        return Sample(clips, self.labels[video_index], video_index, tuple(views))
 
 
 class TrainVideos(VideoDataset):

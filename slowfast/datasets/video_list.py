@@ -28,7 +28,8 @@ class VideoList:
         """Read the list of a split, and the class names of DATA.CLASS_NAMES_FILE or of a classes.txt beside it."""
         check_settings(cfg)
         prefix = full_path(cfg.DATA.PACKED or cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR)
-        records = read_manifest(list_path(cfg, split), prefix, cfg.DATA.SOURCE, cfg.MODEL.NUM_CLASSES)
+        kind = (cfg.DATA.SOURCE, cfg.MODEL.NUM_CLASSES, cfg.DATA.MULTI_LABEL)
+        records = read_manifest(list_path(cfg, split), prefix, *kind)
         names = full_path(cfg.DATA.CLASS_NAMES_FILE or os.path.join(cfg.DATA.PATH_TO_DATA_DIR, "classes.txt"))
         names = names if cfg.DATA.CLASS_NAMES_FILE or os.path.isfile(names) else None
         videos = cls(records, names and read_class_names(names, cfg.MODEL.NUM_CLASSES), cfg.DATA)

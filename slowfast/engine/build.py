@@ -247,7 +247,8 @@ def _build_records(
 
 def _describe(cfg, model: nn.Module, precision: str, train: DataLoader, val: DataLoader) -> None:
     """Say what is about to be trained, so that a wrong number is seen before the hours it would cost."""
-    solver, clip_shape, is_mixed = cfg.SOLVER, training_clip_shape(cfg), cfg.MIXUP.ENABLE and cfg.MIXUP.PROB > 0
+    solver, clip_shape = cfg.SOLVER, training_clip_shape(cfg)
+    is_mixed = cfg.MIXUP.ENABLE and cfg.MIXUP.PROB > 0 and not cfg.DATA.MULTI_LABEL
     size = "x".join(map(str, clip_shape[1:]))
     chance = f"; mixed clips are right with either class, by chance about {200 / cfg.MODEL.NUM_CLASSES:.3g} %"
     for line in (

@@ -268,7 +268,8 @@ def starting_weights(start: str, config: str, compared: tuple[str, ...] = (), ig
             f'first{command}, or set MODEL.PRETRAINED to a weight file of the same model (see docs/data.md) or ""'
         )
     path, saved = newest
-    wanted = yaml.safe_load(saved["cfg"])["SOLVER"]["MAX_EPOCH"]
+    trained = yaml.safe_load(saved["cfg"])
+    wanted, metric = trained["SOLVER"]["MAX_EPOCH"], "mAP" if trained["DATA"].get("MULTI_LABEL") else "top-1"
     if (
         (saved["epoch"] < wanted and not has_ended_early(saved))
         or not saved["is_validated"]
@@ -278,8 +279,8 @@ def starting_weights(start: str, config: str, compared: tuple[str, ...] = (), ig
             f"MODEL.PRETRAINED: {start} is not finished: {path} has {saved['epoch']} of {wanted} epochs. Continue "
             f"it{command}, or name a checkpoint: MODEL.PRETRAINED {best if os.path.isfile(best) else path}"
         )
-    top1 = saved["best_top1"]
-    logger.info("starting from %s: its best checkpoint of %d epochs, %.2f %% top-1 in validation", start, wanted, top1)
+    facts = (start, saved["epoch"], saved["best_top1"], metric)
+    logger.info("starting from %s: its best checkpoint of %d epochs, %.2f %% %s in validation", *facts)
     for line in changed_settings(saved["cfg"], config):
         if line.startswith(compared) and line.partition(":")[0] not in ignored:
             logger.warning("%s was trained with other settings of the model: %s", start, line)

@@ -15,7 +15,14 @@ import simplejson
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import replacing
 from slowfast.utils.logging import read_events
-from slowfast.utils.metrics import METHOD, accuracy_intervals, accuracy_summary, confusion_matrix, per_class_accuracy
+from slowfast.utils.metrics import (
+    METHOD,
+    accuracy_intervals,
+    accuracy_summary,
+    class_counts,
+    confusion_matrix,
+    per_class_accuracy,
+)
 
 RESULTS = "test_results.json"
 SCORES = "test_scores.npz"
@@ -31,7 +38,7 @@ def measure(scores: np.ndarray, labels: np.ndarray, views_per_video: int, bad_vi
         "num_views": len(labels) * views_per_video,
         "views_per_video": views_per_video,
         "num_classes": scores.shape[1],
-        "num_classes_with_videos": len(np.unique(labels)),
+        "num_classes_with_videos": int(np.count_nonzero(class_counts(labels, scores.shape[1]))),
         "bad_videos": bad_videos,
         **facts,
     }
@@ -40,6 +47,8 @@ def measure(scores: np.ndarray, labels: np.ndarray, views_per_video: int, bad_vi
 def write_results(output_dir: str, results: dict, run: "Scores", scores: np.ndarray, probabilities: np.ndarray) -> None:
     """Write ``per_class_accuracy.csv``, ``predictions.csv``, ``confusion_matrix.png`` and ``results`` of ``measure``.
 
+    Where videos may have several labels, ``results`` alone.
+
     Args:
         output_dir: folder of the files.
         results: content of ``test_results.json``.
@@ -47,6 +56,13 @@ def write_results(output_dir: str, results: dict, run: "Scores", scores: np.ndar
         scores: (M, K), whose highest is the prediction; NaN where a video has none.
         probabilities: (M, K), averaged over the views.
     """
+    if run.labels.ndim == 1:
+        _write_tables(output_dir, run, scores, probabilities)
+    # Last: its presence says that the test is complete.
+    write_json(os.path.join(output_dir, RESULTS), results)
+
+
+def _write_tables(output_dir: str, run: "Scores", scores: np.ndarray, probabilities: np.ndarray) -> None:
     labels, num_classes = run.labels, scores.shape[1]
     names = run.class_names or [str(label) for label in range(num_classes)]
     with open(os.path.join(output_dir, "predictions.csv"), "w", newline="", encoding="utf-8") as file:
@@ -67,8 +83,6 @@ def write_results(output_dir: str, results: dict, run: "Scores", scores: np.ndar
     from slowfast.utils.pictures import plot_confusion_matrix  # torch takes seconds, which few readers need
 
     plot_confusion_matrix(matrix, names, os.path.join(output_dir, "confusion_matrix.png"))
-    # Last: its presence says that the test is complete.
-    write_json(os.path.join(output_dir, RESULTS), results)
 
 
 def plot_run(output_dir: str) -> None:
@@ -99,15 +113,15 @@ def read_results(output_dir: str) -> dict | None:
 
 def summary_line(results: dict) -> str:
     """Return the results as one line of text."""
-    accuracies = []
-    for key, name in (("top1", "top-1"), ("top5", "top-5"), ("mean_class", "mean class")):
-        low, high = results["interval95"][key]
+    accuracies = [f"mAP {results['mAP']:.2f} %"] if "mAP" in results else []
+    for key, (low, high) in results["interval95"].items():
+        name = {"top1": "top-1", "top5": "top-5", "mean_class": "mean class"}[key]
         accuracies.append(f"{name} {results[key]:.2f} % [{low:.1f}, {high:.1f}]")
     num_bad = len(results["bad_videos"])
     return (
         f"test: {', '.join(accuracies)} on {results['num_videos']} videos, {results['num_views']} views"
         + (f", {num_bad} without a score" if num_bad else "")
-        + f" ({results['protocol']}; 95 % intervals in brackets)"
+        + f" ({results['protocol']}{'; 95 % intervals in brackets' if results['interval95'] else ''})"
         + ("; TOO HIGH: the checkpoint was chosen on these videos" if results.get("selected_on_test") else "")
     )
 
@@ -161,6 +175,8 @@ def load_scores(path: str) -> Scores:
     if missing:
         raise UserError(f"{path} is no score file: it has no {', '.join(missing)}; found: {', '.join(arrays)}")
     videos, labels, logits = arrays["videos"], arrays["labels"], arrays["logits"]
+    if labels.ndim == 2:
+        raise UserError(f"{path} is of a test with several labels per video, of which nothing is computed again")
     if logits.ndim != 3 or 0 in logits.shape or not videos.shape == labels.shape == logits.shape[:1]:
         raise UserError(
             f"{path}: videos {videos.shape}, labels {labels.shape} and logits {logits.shape} must have the shapes "

@@ -169,7 +169,8 @@ def _read_some(loader, normalize, process, kind: str) -> None:
         logger.warning("not decodable: %s: %s", bad.path, bad.reason)
     if not len(batch.clips):
         raise UserError(f"none of the first {len(keys)} {kind} items can be decoded, see above")
-    clips, labels = normalize(batch.clips.to(process.device)), sorted(set(batch.labels.tolist()))
+    clips = normalize(batch.clips.to(process.device))
+    labels = (batch.labels if batch.labels.dim() == 1 else batch.labels.nonzero()[:, 1]).unique().tolist()
     message = "first %d %s items: clips %s, mean %.2f, standard deviation %.2f, labels %s"
     logger.info(message, len(keys), kind, tuple(clips.shape), clips.mean(), clips.std(), labels)
 

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader
 
-from slowfast.datasets.augment.mixup import smooth_one_hot
+from slowfast.datasets.augment.mixup import smooth_labels
 from slowfast.datasets.augment.on_device import build_normalize
 from slowfast.datasets.loader import Batch, construct_loader, shut_down
 from slowfast.engine.checkpoint import (
@@ -38,6 +38,7 @@ from slowfast.utils.metrics import accuracy_summary, ensemble
 logger = logging.getLogger(__name__)
 
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+SHOWN = {"top1": "top-1", "top5": "top-5", "mAP": "mAP"}  # of a validation, in the log
 # Of a network that has diverged every video is bad.
 _MAX_WARNINGS = 20
 
@@ -120,13 +121,14 @@ def test(cfg, process: Process, recorder: Recorder) -> dict | None:
         "config": cfg.dump(),
     }
     run = Scores(np.array(names), views.labels, views.logits, dataset.class_names, facts)
-    scores, probabilities = (ensemble(views.logits, name) for name in (evaluation.ensemble_method, "mean_probability"))
+    scores = views.combine(evaluation.ensemble_method)
+    probabilities = views.combine("mean_probability")
     results = measure(scores, views.labels, views.logits.shape[1], **facts)
     # First what cost hours: the line, should the disk be full, then the scores.
     logger.info(summary_line(results))
     recorder.event("test", **{key: value for key, value in results.items() if key != "config"})
     step = saved["epoch"] * saved["num_steps"] + saved["step"] if "num_steps" in saved else 0
-    recorder.draw("test", step, **{name: results[name] for name in ("top1", "top5", "mean_class")})
+    recorder.draw("test", step, **accuracy_summary(scores, views.labels))
     save_scores(os.path.join(cfg.OUTPUT_DIR, SCORES), run, probabilities)
     write_results(cfg.OUTPUT_DIR, results, run, scores, probabilities)
     return results
@@ -184,9 +186,9 @@ def validate(
     ``loss_of`` is that of the training (see ``losses.LOSSES``), whose mean over the views is measured besides.
 
     Returns:
-        Top-1 of the raw weights (percent) on the main process, None on the others.
+        Top-1 of the raw weights, or mAP (percent), on the main process, None on the others.
     """
-    top1 = None
+    best = None
     for name, network in (("val_ema", None if ema is None else ema.module), ("val", model)):
         if network is None:
             continue
@@ -196,26 +198,31 @@ def validate(
         views = score_views(network, evaluation, "validation")
         if views is None:
             continue
-        accuracy = accuracy_summary(ensemble(views.logits, evaluation.ensemble_method), views.labels)
+        accuracy = accuracy_summary(views.combine(evaluation.ensemble_method), views.labels)
         loss, dataset = mean_loss(loss_of, views, evaluation.process.device), evaluation.loader.dataset
         counts = {"num_videos": len(views.labels), "bad_videos": len(views.bad_videos)}
         if not recorder.has(name, epoch=epoch, **accuracy):  # from before the run was killed
             recorder.scalars(name, step, epoch=epoch, loss=loss, **accuracy, **counts)
         logger.info(
-            "epoch %d: validation%s: loss %.4f, top-1 %.2f %%, top-5 %.2f %% (%d videos x %d clips x %d crops)",
-            epoch, " of averaged weights" if name == "val_ema" else "", loss, accuracy["top1"], accuracy["top5"],
+            "epoch %d: validation%s: loss %.4f, %s (%d videos x %d clips x %d crops)",
+            epoch, " of averaged weights" if name == "val_ema" else "", loss,
+            ", ".join(f"{SHOWN[key]} {value:.2f} %" for key, value in accuracy.items() if key in SHOWN),
             dataset.num_videos, dataset.num_clips, dataset.transform.num_crops,
         )  # fmt: skip
-        top1 = accuracy["top1"]
-    return top1
+        best = next(iter(accuracy.values()))
+    return best
 
 
 class ViewScores(NamedTuple):
     """Scores of all views; bad are videos that cannot be decoded, or for which the model gave no finite numbers."""
 
     logits: np.ndarray  # (M, V, K), NaN for bad videos
-    labels: np.ndarray  # (M,)
+    labels: np.ndarray  # (M,), or of several labels 0 and 1 (M, K)
     bad_videos: list[dict[str, str]]
+
+    def combine(self, method: str) -> np.ndarray:
+        """Return the scores of the videos, (M, K), by a name of ENSEMBLE_METHODS."""
+        return ensemble(self.logits, method, multi_label=self.labels.ndim == 2)
 
 
 def mean_loss(loss_of: Callable, views: ViewScores, device: torch.device) -> float:
@@ -226,7 +233,7 @@ def mean_loss(loss_of: Callable, views: ViewScores, device: torch.device) -> flo
     valid = ~np.isnan(views.logits).any(axis=(1, 2))
     _, num_views, num_classes = views.logits.shape
     logits = torch.from_numpy(views.logits[valid]).to(device).flatten(0, 1)  # (M V, K)
-    targets = smooth_one_hot(torch.from_numpy(views.labels[valid]).to(device), num_classes, 0.0)  # (M, K)
+    targets = smooth_labels(torch.from_numpy(views.labels[valid]).to(device), num_classes, 0.0)  # (M, K)
     total = loss_of(logits, targets.repeat_interleave(num_views, dim=0)).item()
     return total / len(logits) if len(logits) else float("nan")
 

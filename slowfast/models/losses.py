@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from slowfast.utils.errors import UserError
+from slowfast.utils.metrics import class_counts
 
 
 def soft_target_cross_entropy(
@@ -44,7 +45,7 @@ def build_loss(cfg, labels: np.ndarray, device: torch.device) -> Callable[[torch
     if "weights" not in inspect.signature(loss).parameters:
         raise UserError(f"LOSS.CLASS_WEIGHTS is {weights}, but the loss {name} has no argument 'weights'; allowed: []")
     if weights == "balanced":
-        counts = labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=num_classes)
+        counts = class_counts(labels, num_classes)
         mean_count = counts.sum() / np.count_nonzero(counts)
         weights = [mean_count / count if count else 1.0 for count in counts.tolist()]
     if len(weights) != num_classes:
@@ -56,10 +57,9 @@ def count_correct(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Count the clips whose highest logit is a class of their target, without waiting for the device.
 
     Logits and targets are (B, K), K >= 2. A mixed clip has two classes and is right with either, so that chance is
-    2 / K. Classes at the smallest value of a target row are those that label smoothing alone put there.
+    2 / K, one of several labels with any. Classes at the smallest value of a target row are those that label smoothing
+    alone put there, if not all are alike.
     """
-    values, classes = targets.topk(2, dim=1)  # (B, 2)
-    is_class = values > targets.amin(dim=1, keepdim=True)
-    is_class[:, 0] = True  # two halves of two classes are each the smallest value
-    is_hit = logits.detach().argmax(dim=1, keepdim=True) == classes
-    return (is_hit & is_class).any(dim=1).sum()
+    own = targets.gather(1, logits.detach().argmax(dim=1, keepdim=True))  # (B, 1)
+    lowest, highest = targets.aminmax(dim=1, keepdim=True)
+    return ((own > lowest) | (own == highest)).sum()

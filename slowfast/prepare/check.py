@@ -19,6 +19,7 @@ from slowfast.prepare.processes import map_isolated
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import full_path, replacing
 from slowfast.utils.logging import progress_bar
+from slowfast.utils.metrics import class_counts
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def find_problem(record: Record, dataset: Dataset, template: str, first: int) ->
 
 def _warn_about_lists(datasets: dict[str, Dataset], num_classes: int, expected: list[int]) -> None:
     for split, dataset in datasets.items():
-        empty = np.flatnonzero(np.bincount(dataset.labels, minlength=num_classes) == 0)
+        empty = np.flatnonzero(class_counts(dataset.labels, num_classes) == 0)
         if len(empty):
             example = repr(dataset.class_names[empty[0]]) if dataset.class_names else empty[0]
             logger.warning("%s: %d of %d classes have no video, such as %s", split, len(empty), num_classes, example)

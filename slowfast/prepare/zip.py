@@ -99,9 +99,9 @@ def _write_list(path: Path, dataset: VideoDataset, names: dict[str, str], packed
     for record in dataset.records:
         name = names[record.path]
         if name in packed:
-            lines.append(f"{name}\t{record.label}\n")
+            lines.append(f"{name}\t{record.label_text}\n")
         elif name + FRAMES_ENDING in packed:
-            lines.append(f"{name}\t{dataset.open(record).num_frames}\t{record.label}\n")
+            lines.append(f"{name}\t{dataset.open(record).num_frames}\t{record.label_text}\n")
     with replacing(path) as file:
         file.writelines(lines)
     return len(lines), len(dataset.records) - len(lines)

@@ -1,6 +1,7 @@
 """Scores of views to scores of videos to accuracies with their 95 % intervals, in NumPy and SciPy.
 
-Letters: ``M`` videos, ``V`` views of a video, ``K`` classes.
+Letters: ``M`` videos, ``V`` views of a video, ``K`` classes. Labels are numbers of classes (M,); where videos may have
+several, 0 and 1 (M, K), and mAP stands for the accuracies.
 """
 
 from collections.abc import Sequence
@@ -28,9 +29,14 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
-def ensemble(logits: np.ndarray, method: str) -> np.ndarray:
-    """Combine the logits of the views, (M, V, K), into scores of the videos, (M, K), by a name of ENSEMBLE_METHODS."""
+def ensemble(logits: np.ndarray, method: str, multi_label: bool = False) -> np.ndarray:
+    """Combine the logits of the views, (M, V, K), into scores of the videos, (M, K), by a name of ENSEMBLE_METHODS.
+
+    With ``multi_label`` the probability of each class is its own, against the rest.
+    """
     combine = ENSEMBLE_METHODS[method]
+    if multi_label and method == "mean_probability":
+        combine = lambda logits: np.exp(-np.logaddexp(0, -logits)).mean(axis=1)  # noqa: E731
     # In parts: copies of all views of Kinetics in float64 would take gigabytes.
     parts = (logits[first : first + _VIDEOS_AT_ONCE] for first in range(0, len(logits), _VIDEOS_AT_ONCE))
     return np.concatenate([combine(part.astype(np.float64)) for part in parts])
@@ -61,15 +67,39 @@ def per_class_accuracy(scores: np.ndarray, labels: np.ndarray, num_classes: int)
     return np.divide(hits, counts, out=np.full(num_classes, np.nan), where=counts > 0), counts
 
 
+def class_counts(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return the number of videos of each class, (K,)."""
+    return labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=num_classes)
+
+
+def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean, over the classes that have videos, of the average precision of scores (M, K), labels (M, K).
+
+    That is the mean over a class's videos of the share of its videos among those that score as high or higher. Videos
+    of NaN come last.
+    """
+    precisions = []
+    for own, is_own in zip(np.nan_to_num(scores, nan=-np.inf).T, labels.T.astype(bool)):
+        if is_own.any():
+            num_higher = len(own) - np.searchsorted(np.sort(own), own[is_own])
+            num_right = is_own.sum() - np.searchsorted(np.sort(own[is_own]), own[is_own])
+            precisions.append((num_right / num_higher).mean())
+    return float(np.mean(precisions))
+
+
 def accuracy_summary(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return top1, top5 and mean_class accuracy in percent."""
+    """Return top1, top5 and mean_class accuracy in percent, or of several labels per video mAP in percent."""
+    if labels.ndim == 2:
+        return {"mAP": 100.0 * mean_average_precision(scores, labels)}
     right = {k: topk_correct(scores, labels, k) for k in (1, 5)}
     shares = {"top1": right[1].mean(), "top5": right[5].mean(), "mean_class": _class_mean(right[1], labels)}
     return {name: 100.0 * float(share) for name, share in shares.items()}
 
 
 def accuracy_intervals(scores: np.ndarray, labels: np.ndarray) -> dict[str, list[float]]:
-    """Return the 95 % intervals [low, high] of top1, top5 and mean_class accuracy in percent."""
+    """Return the 95 % intervals [low, high] of top1, top5 and mean_class accuracy in percent; mAP has none."""
+    if labels.ndim == 2:
+        return {}
     from scipy import stats  # takes half a second, for which no training has to wait
 
     right = {k: topk_correct(scores, labels, k) for k in (1, 5)}

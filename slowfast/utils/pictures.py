@@ -35,7 +35,7 @@ def draw_batch(
 
     Args:
         clips: float (B, 3, T, H, W), normalised by ``mean`` and ``std``, on any device; B at least 1.
-        targets: (B, K): smoothed by ``label_smoothing``, and mixed of at most two classes.
+        targets: (B, K): smoothed by ``label_smoothing``, and mixed of the classes of at most two clips.
 
     Returns:
         The picture, uint8 (height, width, 3).
@@ -61,8 +61,10 @@ def draw_batch(
 
 def describe_target(target: np.ndarray, label_smoothing: float, class_names: Sequence[str] | None) -> str:
     """Return the classes of a target (K,) and their shares of the mix, the larger first."""
-    shares = (target - label_smoothing / len(target)) / (1 - label_smoothing)
-    labels = [label for label in np.argsort(-shares, kind="stable")[:2] if shares[label] >= _MIN_SHARE]
+    # Smoothing spreads over all classes of a target that sums to one, else, of several labels, over yes and no.
+    num_answers = len(target) if abs(target.sum() - 1) < 1e-3 else 2
+    shares = (target - label_smoothing / num_answers) / (1 - label_smoothing)
+    labels = [label for label in np.argsort(-shares, kind="stable") if shares[label] >= _MIN_SHARE]
     names = [class_names[label] if class_names else f"class {label}" for label in labels]
     return " + ".join(f"{100 * shares[label]:.0f} % {name}" for label, name in zip(labels, names))
 
@@ -92,11 +94,12 @@ def plot_learning_curves(train: Sequence[dict], val: Sequence[dict], path: str) 
     epochs = [entry["epoch"] for entry in train]
     loss_axis.plot(epochs, [entry["loss"] for entry in train], marker=".")
     loss_axis.set(xlabel="epoch", ylabel="training loss")
-    accuracy_axis.plot(epochs, [entry["top1"] for entry in train], marker=".", label="training (augmented)")
+    accuracy_axis.plot(epochs, [entry["top1"] for entry in train], marker=".", label="training (augmented), top-1")
     if val:
-        epochs = [entry["epoch"] for entry in val]
-        accuracy_axis.plot(epochs, [entry["top1"] for entry in val], marker="o", label="validation")
-    accuracy_axis.set(xlabel="epoch", ylabel="top-1 (%)", ylim=(0, 101))
+        epochs, metric = [entry["epoch"] for entry in val], "mAP" if "mAP" in val[0] else "top1"
+        label = f"validation, {metric.replace('top1', 'top-1')}"
+        accuracy_axis.plot(epochs, [entry[metric] for entry in val], marker="o", label=label)
+    accuracy_axis.set(xlabel="epoch", ylabel="%", ylim=(0, 101))
     accuracy_axis.legend(loc="lower right")
     for axis in (loss_axis, accuracy_axis):
         axis.grid(alpha=0.3)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from slowfast.config.defaults import get_cfg
-from slowfast.datasets.augment.mixup import Mixup, build_mixup, draw_cutmix_box, smooth_one_hot
+from slowfast.datasets.augment.mixup import Mixup, build_mixup, draw_cutmix_box, smooth_labels
 from slowfast.utils.errors import UserError
 
 K = 7
@@ -25,7 +25,7 @@ def make_mixup(alpha=0.8, cutmix_alpha=1.0, prob=1.0, switch_prob=0.5, label_smo
 def test_mixup_blends_clips_and_targets_by_one_share(device):
     mixup = make_mixup(cutmix_alpha=0.0)
     clips, labels = make_batch(device=device)
-    one_hot = smooth_one_hot(labels, K, 0.1)
+    one_hot = smooth_labels(labels, K, 0.1)
     shares = []
     for seed in range(20):
         mixed, targets = mixup(clips, labels, np.random.default_rng(seed))
@@ -41,7 +41,7 @@ def test_mixup_blends_clips_and_targets_by_one_share(device):
 def test_cutmix_pastes_one_box_and_weighs_targets_by_its_area(device):
     mixup = make_mixup(alpha=0.0)
     clips, labels = make_batch(device=device)
-    one_hot = smooth_one_hot(labels, K, 0.1)
+    one_hot = smooth_labels(labels, K, 0.1)
     num_pasted = 0
     for seed in range(20):
         mixed, targets = mixup(clips, labels, np.random.default_rng(seed))
@@ -88,7 +88,7 @@ def test_share_of_exactly_one_mixes_nothing_but_smooths(alphas):
     unmixed = 0
     for seed in range(20):  # so small an alpha draws shares of exactly 0 or 1
         mixed, targets = make_mixup(**alphas)(clips, labels, np.random.default_rng(seed))
-        is_unmixed = torch.equal(targets, smooth_one_hot(labels, K, 0.1))
+        is_unmixed = torch.equal(targets, smooth_labels(labels, K, 0.1))
         assert is_unmixed == torch.equal(mixed, clips)
         unmixed += is_unmixed
     assert 4 <= unmixed <= 16
@@ -120,7 +120,17 @@ def test_input_stays_and_the_dtype_is_kept(dtype):
 def test_smoothed_targets():
     on, off = 0.925, 0.025
     expected = torch.tensor([[off, off, on, off], [on, off, off, off]])
-    torch.testing.assert_close(smooth_one_hot(torch.tensor([2, 0]), 4, 0.1), expected)
+    torch.testing.assert_close(smooth_labels(torch.tensor([2, 0]), 4, 0.1), expected)
+    several = smooth_labels(torch.tensor([[0, 1, 1, 0]]), 4, 0.1)
+    torch.testing.assert_close(several, torch.tensor([[0.05, 0.95, 0.95, 0.05]]))
+
+
+def test_several_labels_are_mixed_as_one_is():
+    clips, labels = make_batch()
+    several = torch.nn.functional.one_hot(labels, K) | torch.nn.functional.one_hot((labels + 2) % K, K)
+    mixed, targets = make_mixup(cutmix_alpha=0.0, label_smoothing=0.0)(clips, several, np.random.default_rng(0))
+    share = ((mixed[0] - clips[-1]) / (clips[0] - clips[-1])).mean()
+    torch.testing.assert_close(targets, share * several + (1 - share) * several.flip(0))
 
 
 @pytest.mark.parametrize("keys", [["MIXUP.ENABLE", False], ["MIXUP.PROB", 0.0]])
@@ -129,7 +139,7 @@ def test_mixing_off_still_gives_smoothed_targets(keys):
     cfg.merge_from_list([*keys, "MODEL.NUM_CLASSES", K])
     clips, labels = make_batch()
     mixed, targets = build_mixup(cfg)(clips, labels, np.random.default_rng(0))
-    assert torch.equal(mixed, clips) and torch.equal(targets, smooth_one_hot(labels, K, 0.1))
+    assert torch.equal(mixed, clips) and torch.equal(targets, smooth_labels(labels, K, 0.1))
 
 
 def test_both_alphas_zero_is_an_error_only_where_mixing_is_on():

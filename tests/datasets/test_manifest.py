@@ -2,14 +2,21 @@ import logging
 
 import pytest
 
-from slowfast.datasets.manifest import Record, exclude_records, read_class_names, read_exclusion, read_manifest
+from slowfast.datasets.manifest import (
+    Record,
+    exclude_records,
+    label_array,
+    read_class_names,
+    read_exclusion,
+    read_manifest,
+)
 from slowfast.utils.errors import UserError
 
 
-def read(tmp_path, text, source="video", num_classes=10, encoding="utf-8"):
+def read(tmp_path, text, source="video", num_classes=10, encoding="utf-8", **settings):
     path = tmp_path / "train.csv"
     path.write_bytes(text.encode(encoding))
-    return read_manifest(str(path), "/videos", source, num_classes)
+    return read_manifest(str(path), "/videos", source, num_classes, **settings)
 
 
 @pytest.mark.parametrize("separator", [",", "\t", " "])
@@ -60,6 +67,23 @@ def test_a_wrong_line_is_described(tmp_path, text, source, words):
         read(tmp_path, text, source=source)
     for word in ["train.csv", *words]:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize("separator", [",", "\t", " "])
+def test_several_labels_in_one_field(tmp_path, separator):
+    lines = [["a b", "42", "3|1"], ["c", "9", "2"]]
+    text = "\n".join(separator.join(line) for line in lines)
+    records = read(tmp_path, text, source="frames", multi_label=True)
+    assert [(r.path, r.num_frames, r.label) for r in records] == [("/videos/a b", 42, (3, 1)), ("/videos/c", 9, (2,))]
+    assert [r.label_text for r in records] == ["3|1", "2"]
+    assert label_array(records, 4).tolist() == [[0, 1, 0, 1], [0, 0, 1, 0]]
+    with pytest.raises(
+        UserError, match=r"label \['3\|1'\] must be integers.*several labels need DATA.MULTI_LABEL True"
+    ):
+        read(tmp_path, "a.mp4,3|1\n")
+    for label, problem in (("3|10", "label 10 is outside 0 to 9"), ("3|", "must be integers"), ("3|x", "must be")):
+        with pytest.raises(UserError, match=problem):
+            read(tmp_path, f"a.mp4,{label}\n", multi_label=True)
 
 
 def test_a_missing_list_names_the_keys(tmp_path):

@@ -265,6 +265,8 @@ def test_the_picture_shows_what_the_model_gets(tmp_path):
             assert np.array_equal(shown, grey_levels[row, :, frame].permute(1, 2, 0).numpy())
     assert describe_target(targets[0].numpy(), 0.1, ["a", "b", "c"]) == "90 % a + 10 % b"
     assert describe_target(targets[1].numpy(), 0.1, None) == "100 % class 2"
+    several = np.array([0.95, 0.05, 0.05, 0.95, 0.95])
+    assert describe_target(several, 0.1, None) == "100 % class 0 + 100 % class 3 + 100 % class 4"
     small = draw_batch(torch.full((9, 3, 20, 32, 64), 1e9), torch.eye(9), mean, std, 0.0, None, "title" * 99)
     assert small.shape == (30 + 8 * (30 + 64 + 4), max(6 * (128 + 4), 640), 3) and small[65, 5].tolist() == [255] * 3
     write_png(page, str(tmp_path / "page.png"))

@@ -91,7 +91,7 @@ def test_modules_declare_keys_and_are_imported_once(tmp_path):
     assert type(pickle.loads(dumped)).__module__ == "own_keys"
 
 
-def test_the_last_list_of_the_chain_counts_and_a_folder_is_a_package(tmp_path, monkeypatch):
+def test_the_last_list_of_the_chain_counts_and_a_folder_is_a_package(tmp_path):
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "__init__.py").write_text("from package import part\n")
     (tmp_path / "package" / "part.py").write_text("from slowfast.models.losses import LOSSES\nLOSSES['own'] = len\n")
@@ -99,10 +99,13 @@ def test_the_last_list_of_the_chain_counts_and_a_folder_is_a_package(tmp_path, m
     cfg = load(tmp_path, "_BASE_: base.yaml\nUSER_MODULES: [package]\n")
     assert str(tmp_path / "package") in cfg.USER_MODULES
     assert LOSSES["own"] is len
-    monkeypatch.chdir(tmp_path)
-    cfg = get_cfg()
-    cfg.merge_from_list(["USER_MODULES", "[package]"])
-    assert cfg.USER_MODULES == ["package"]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "config.yaml").write_text(cfg.dump())
+    again = get_cfg()
+    again.merge_from_file(str(tmp_path / "out" / "config.yaml"))
+    assert again == cfg
+    cfg.merge_from_list(["USER_MODULES", f"[{tmp_path}/package/part.py]"])
+    assert str(tmp_path / "package" / "part.py") in cfg.USER_MODULES
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,9 @@ def test_weights_of_classes_multiply_their_terms():
         ([0.5, 0.5], 1),  # two classes in all
         ([0.9, 0.1], 1),
         ([0.1, 0.9], 0),
+        ([0.95, 0.05, 0.95, 0.95], 1),  # of several labels any
+        ([0.05, 0.95, 0.95, 0.95], 0),
+        ([0.95, 0.95, 0.95, 0.95], 1),
     ],
 )
 def test_a_clip_is_right_with_either_class_of_its_target(targets, correct):

@@ -9,6 +9,7 @@ from slowfast.utils.metrics import (
     accuracy_summary,
     confusion_matrix,
     ensemble,
+    mean_average_precision,
     paired_differences,
     per_class_accuracy,
     seed_interval,
@@ -101,6 +102,24 @@ def test_paired_differences_know_that_the_videos_are_the_same():
     assert alone[1] - alone[0] > 2 * (high - low)
     assert paired_differences(b, a, labels)["top1"]["difference"] == -found["difference"]
     assert paired_differences(a, a, labels)["mean_class"] == {"difference": 0.0, "interval95": [0.0, 0.0]}
+
+
+def test_average_precision_by_hand():
+    labels = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 0], [1, 0, 0]])
+    scores = np.array([[0.9, 0.5, 1], [0.8, 0.5, 1], [0.7, 0.1, 1], [0.6, 0.5, 1], [0.5, 0.0, 1]])
+    # First class: videos at ranks 1, 3 and 5; second: one of three tied ones, and at rank 4; the third has no video.
+    first, second = (1 / 1 + 2 / 3 + 3 / 5) / 3, (1 / 3 + 2 / 4) / 2
+    assert mean_average_precision(scores, labels) == pytest.approx((first + second) / 2)
+    assert accuracy_summary(scores, labels) == {"mAP": pytest.approx(50 * (first + second))}
+    scores[0] = np.nan  # the worst of all
+    first, second = (1 / 2 + 2 / 4 + 3 / 5) / 3, (1 / 2 + 2 / 3) / 2
+    assert mean_average_precision(scores, labels) == pytest.approx((first + second) / 2)
+
+
+def test_several_labels_are_questions_of_their_own():
+    logits = np.random.default_rng(0).normal(size=(4, 2, 3))
+    probabilities = (1 / (1 + np.exp(-logits))).mean(axis=1)
+    np.testing.assert_allclose(ensemble(logits, "mean_probability", multi_label=True), probabilities)
 
 
 def test_interval_over_seeds():

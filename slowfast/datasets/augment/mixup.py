@@ -31,13 +31,15 @@ class Mixup:
     def __call__(
         self, clips: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mix float clips (B, 3, T, H, W), which stay as they are, and integer labels (B,) of the same device.
+        """Mix float clips (B, 3, T, H, W), which stay as they are, and labels of the same device.
+
+        Labels are integers (B,), or 0 and 1 (B, K) where videos have several.
 
         Returns:
             The mixed clips (``clips`` itself if nothing was mixed) and float32 targets of shape (B, K), rows
-            summing to one.
+            summing to one for one label per clip.
         """
-        targets = smooth_one_hot(labels, self.num_classes, self.label_smoothing)
+        targets = smooth_labels(labels, self.num_classes, self.label_smoothing)
         if rng.random() >= self.prob:
             return clips, targets
         use_cutmix = self.cutmix_alpha > 0 and (self.alpha == 0 or rng.random() < self.switch_prob)
@@ -67,8 +69,13 @@ def draw_cutmix_box(rng: np.random.Generator, share: float, height: int, width: 
     return top, bottom, left, right
 
 
-def smooth_one_hot(labels: torch.Tensor, num_classes: int, smoothing: float) -> torch.Tensor:
-    """Label smoothing (arXiv 1512.00567) s of labels (B,): float32 (B, K), 1 - s + s/K for the label, s/K elsewhere."""
+def smooth_labels(labels: torch.Tensor, num_classes: int, smoothing: float) -> torch.Tensor:
+    """Label smoothing (arXiv 1512.00567) s of labels (B,): float32 (B, K), 1 - s + s/K for the label, s/K elsewhere.
+
+    Several labels, 0 and 1 (B, K), are K questions of two answers each: 1 - s/2 for those of a clip, s/2 elsewhere.
+    """
+    if labels.dim() == 2:
+        return labels.float() * (1 - smoothing) + smoothing / 2
     off = smoothing / num_classes
     targets = torch.full((len(labels), num_classes), off, dtype=torch.float32, device=labels.device)
     return targets.scatter_(1, labels.long().unsqueeze(1), 1 - smoothing + off)
