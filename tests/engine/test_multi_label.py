@@ -55,7 +55,8 @@ def test_a_run_is_trained_and_selected_by_map(run, config, tmp_path):
 
 
 def test_what_several_labels_do_not_go_with_is_refused(run, config):
-    assert run("--dry-run", tasks=("train", "test")).status == 0
+    dry = run("--dry-run", "MODEL.NUM_CLASSES", 0, tasks=("train", "test"))
+    assert dry.status == 0 and "MODEL.NUM_CLASSES is 12: the largest label" in dry.out
     for settings, message in (
         (("LOSS.NAME", "soft_target_cross_entropy"), "LOSS.NAME is soft_target_cross_entropy, for one class per video"),
         (
