@@ -12,6 +12,7 @@ from slowfast.datasets.manifest import exclude_records, read_exclusion
 from slowfast.datasets.sampling import build_sampler
 from slowfast.datasets.video_dataset import EvalVideos, TrainVideos, VideoDataset
 from slowfast.datasets.video_list import VideoList
+from slowfast.utils.distributed import gather_to_all
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import full_path
 
@@ -28,7 +29,8 @@ with, whatever the labels if MODEL.NUM_CLASSES is 0,
 
 * ``records``, one ``manifest.Record`` per video, in a fixed order;
 * ``class_names``, a list in label order, or None;
-* ``open(record)``, which returns a ``decoder.FrameReader`` or raises ``decoder.DecodeError``.
+* ``open(record)``, which returns a ``decoder.FrameReader`` or raises ``decoder.DecodeError``;
+* ``find_missing(records)``, if files may be missing: a description of each one that is.
 
 Objects must survive pickling, for workers that are not forked. Frame sampling, augmentation, views, exclusion, checking
 and packing work for any such class.
@@ -89,3 +91,26 @@ def build_dataset(cfg: CfgNode, split: str) -> VideoDataset:
     num_clips, num_crops = views[split]
     parts = (source, build_sampler(cfg), build_test_transform(cfg, num_crops), cfg.MODEL.NUM_CLASSES)
     return EvalVideos(*parts, num_clips=num_clips)
+
+
+def check_files(cfg: CfgNode, split: str, rank: int = 0, world_size: int = 1) -> VideoDataset:
+    """Look for every listed file of a split, a share by each process, before hours depend on them; return the data set.
+
+    Those missing are warned of. They are an error in ``test``, unless TEST.ON_BAD_VIDEO is count_wrong, and where they
+    are more than the share DATA.MAX_BAD_SHARE in ``train`` and ``val``.
+    """
+    dataset = build_dataset(cfg, split)
+    own = dataset.find_missing(dataset.records[rank::world_size]) if dataset.find_missing else []
+    missing = [path for share in gather_to_all(own) for path in share]
+    if missing:
+        num_videos, share, policy = dataset.num_videos, cfg.DATA.MAX_BAD_SHARE, cfg.TEST.ON_BAD_VIDEO
+        found = f"{len(missing)} of {num_videos} listed files of {split} do not exist: {', '.join(missing[:3])}"
+        found += " and others" if len(missing) > 3 else ""
+        if len(missing) == num_videos:
+            raise UserError(f"{found}; check DATA.PATH_PREFIX, to which the paths in the list are relative")
+        if split == "test" and policy == "error":
+            raise UserError(f"{found}; DATA.EXCLUDE_FILE leaves them out, TEST.ON_BAD_VIDEO count_wrong counts them")
+        if split != "test" and len(missing) > share * num_videos:
+            raise UserError(f"{found}, more than DATA.MAX_BAD_SHARE {share:g} allows")
+        logger.warning("%s", found)
+    return dataset

@@ -51,6 +51,7 @@ class VideoDataset(Dataset):
         num_classes: int = 0,
     ) -> None:
         self.open: Callable[[Record], FrameReader] = source.open
+        self.find_missing: Callable[[list[Record]], list[str]] | None = getattr(source, "find_missing", None)
         self.sampler = sampler
         self.transform = transform
         self.records = source.records

@@ -8,7 +8,7 @@ from slowfast.config.parser import CfgNode
 from slowfast.datasets.decoder import FrameFolder, FrameReader, ImageFile, import_decord, open_video
 from slowfast.datasets.decoder.zip import PackedOpener
 from slowfast.datasets.image_folder import check_still_settings
-from slowfast.datasets.manifest import Record, read_class_names, read_manifest
+from slowfast.datasets.manifest import Record, find_missing, read_class_names, read_manifest
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import full_path
 
@@ -36,6 +36,16 @@ class VideoList:
         if videos._pack:
             videos._pack.check(records)
         return videos
+
+    def find_missing(self, records: Sequence[Record]) -> list[str]:
+        """Return the files that do not exist, of a folder of frames the last one, and where they are listed."""
+        if self._pack:
+            return []  # from_config has asked its index
+        paths = [record.path for record in records]
+        if self._source == "frames":
+            last = [self._template.format(self._first_image + record.num_frames - 1) for record in records]
+            paths = list(map(os.path.join, paths, last))
+        return [f"{paths[i]} ({records[i].origin})" for i in find_missing(paths)]
 
     def open(self, record: Record) -> FrameReader:
         """Open the frames of a record."""

@@ -35,7 +35,7 @@ def main(tasks: tuple[str, ...], description: str, argv: list[str] | None = None
     )
     parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file over the defaults")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="settings over those of the file")
-    parser.add_argument("--dry-run", action="store_true", help="build everything, read a few videos, and stop")
+    parser.add_argument("--dry-run", action="store_true", help="look for all that is needed, take a step, stop")
     args = parser.parse_args(argv)
     is_dry = args.dry_run or "--dry-run" in args.opts  # also after the settings
     try:
@@ -63,7 +63,7 @@ def _enabled(cfg, tasks: tuple[str, ...]) -> tuple[str, ...]:
 
 def _start(cfg, tasks: tuple[str, ...], dry_run_command: str | None) -> int:
     """Join the other processes and run, or dry run, the tasks; imports what is heavy, after the settings are read."""
-    from slowfast.datasets.loader import explained
+    from slowfast.engine.dry_run import dry_run
     from slowfast.utils.distributed import barrier, process_group
     from slowfast.utils.signals import Terminated
 
@@ -72,7 +72,7 @@ def _start(cfg, tasks: tuple[str, ...], dry_run_command: str | None) -> int:
             if dry_run_command is None:
                 _run(cfg, process, tasks)
             else:
-                _dry_run(cfg, process, tasks, dry_run_command)
+                dry_run(cfg, process, tasks, dry_run_command)
         except Terminated as stop:
             barrier()  # the main process may still be writing, and launchers end all when the first has ended
             sys.stderr.write(f"{stop}; the same command continues from there\n")
@@ -84,8 +84,24 @@ def _start(cfg, tasks: tuple[str, ...], dry_run_command: str | None) -> int:
     return 0
 
 
+def splits_of(tasks: tuple[str, ...]) -> list[str]:
+    """Return the splits that tasks read."""
+    return [split for split in ("train", "val", "test") if ("test" if split == "test" else "train") in tasks]
+
+
+def explained(error: RuntimeError) -> Exception:
+    """Return an error that says what to do about memory or a lost worker; any other ``error`` as it is."""
+    from slowfast.datasets.loader import explained as explained_loss
+
+    first = (str(error).splitlines() or [""])[0]
+    if "out of memory" in first or "can't allocate memory" in first:
+        hint = "train in passes of fewer clips (TRAIN.MICRO_BATCH_SIZE, auto on a GPU), test with a smaller"
+        return UserError(f"the memory is too small: {first}; {hint} TEST.BATCH_SIZE, recompute (MODEL.CHECKPOINT_NUM)")
+    return explained_loss(error)
+
+
 def _run(cfg, process, tasks: tuple[str, ...]) -> None:
-    from slowfast.datasets.build import build_dataset, with_num_classes
+    from slowfast.datasets.build import check_files, with_num_classes
     from slowfast.engine.record import build_recorder
     from slowfast.engine.results import plot_run
     from slowfast.engine.test import is_tested, test
@@ -99,8 +115,8 @@ def _run(cfg, process, tasks: tuple[str, ...]) -> None:
         with build_recorder(cfg, process.is_main) as recorder:
             if process.is_main:
                 _write_environment(cfg, process, recorder)
-            if tasks == ("train", "test"):
-                build_dataset(cfg, "test")  # what is missing is said before the training
+            for split in splits_of(tasks):
+                check_files(cfg, split, process.rank, process.world_size)
             if "train" in tasks:
                 train(cfg, process, recorder)
                 if process.is_main:
@@ -109,70 +125,6 @@ def _run(cfg, process, tasks: tuple[str, ...]) -> None:
                 test(cfg, process, recorder)
         barrier()
         logger.info("results, logs and checkpoints are in %s", cfg.OUTPUT_DIR)
-
-
-def _dry_run(cfg, process, tasks: tuple[str, ...], command: str) -> None:
-    """Build what ``tasks`` work with, read the first items and stop; name all that is missing at once."""
-    from slowfast.datasets.build import build_dataset, with_num_classes
-    from slowfast.engine.build import Training
-    from slowfast.engine.checkpoint import checkpoint_to_test, list_checkpoints, starting_weights
-    from slowfast.engine.record import Recorder
-    from slowfast.engine.test import Evaluation, describe_views, load_tested
-    from slowfast.utils.logging import setup_logging
-
-    setup_logging(None, process.is_main)
-    problems: list[str] = []
-
-    def attempt(function, *arguments):
-        try:
-            return function(*arguments)
-        except UserError as error:
-            problems.append(str(error))
-            return None
-
-    cfg = attempt(with_num_classes, cfg) or cfg
-    if "train" in tasks:
-        newest = list_checkpoints(cfg.OUTPUT_DIR)
-        run = attempt(Training.from_config, cfg, process, Recorder(cfg.OUTPUT_DIR, enabled=False, tensorboard=False))
-        if run is not None:
-            _read_some(run.loader, run.evaluation.normalize, process, "training")
-            logger.info("training would %s", f"go on from {newest[0]}" if newest else "start anew")
-        else:  # the first problem has hidden the others
-            for split in ("train", "val"):
-                attempt(build_dataset, cfg, split)
-            if cfg.MODEL.PRETRAINED and not newest:
-                attempt(starting_weights, cfg.MODEL.PRETRAINED, cfg.dump())
-    if "test" in tasks:
-        logger.info("test: %s, %s", describe_views(cfg), cfg.DATA.ENSEMBLE_METHOD)
-        evaluation, names = attempt(Evaluation.from_config, cfg, process, "test"), None
-        if evaluation is not None:
-            dataset = evaluation.loader.dataset
-            names = dataset.class_names
-            logger.info("test: %d videos x %d views", dataset.num_videos, dataset.num_views)
-            _read_some(evaluation.loader, evaluation.normalize, process, "test")
-        if "train" not in tasks:
-            path = attempt(checkpoint_to_test, cfg.OUTPUT_DIR, cfg.TEST.CHECKPOINT_FILE_PATH, cfg.TEST.CHECKPOINT)
-            if path is None:
-                problems[-1] += f" ({command} trains)"
-            elif attempt(load_tested, cfg, path, names) is not None:
-                logger.info("test: the model has the weights of %s", path)
-    if problems:
-        lines = "".join(f"\n- {problem}" for problem in dict.fromkeys(problems))
-        raise UserError(f"dry run: what is here was checked, but something is missing or wrong:{lines}")
-
-
-def _read_some(loader, normalize, process, kind: str) -> None:
-    """Read the first two items of a loader in this process, whatever the size of a batch."""
-    keys = [key for key, _ in zip(loader.sampler, range(2))]
-    batch = loader.collate_fn([loader.dataset[key] for key in keys])
-    for bad in batch.bad:
-        logger.warning("not decodable: %s: %s", bad.path, bad.reason)
-    if not len(batch.clips):
-        raise UserError(f"none of the first {len(keys)} {kind} items can be decoded, see above")
-    clips = normalize(batch.clips.to(process.device))
-    labels = (batch.labels if batch.labels.dim() == 1 else batch.labels.nonzero()[:, 1]).unique().tolist()
-    message = "first %d %s items: clips %s, mean %.2f, standard deviation %.2f, labels %s"
-    logger.info(message, len(keys), kind, tuple(clips.shape), clips.mean(), clips.std(), labels)
 
 
 @contextmanager

@@ -87,8 +87,8 @@ def test(cfg, process: Process, recorder: Recorder) -> dict | None:
     evaluation = Evaluation.from_config(cfg, process, "test")
     dataset = evaluation.loader.dataset
     path = checkpoint_to_test(cfg.OUTPUT_DIR, cfg.TEST.CHECKPOINT_FILE_PATH, cfg.TEST.CHECKPOINT)
-    refuse_foreign_weights(cfg.OUTPUT_DIR, path)
     model, saved = load_tested(cfg, path, dataset.class_names)
+    refuse_foreign_weights(cfg.OUTPUT_DIR, path)
     logger.info(
         "testing %s (%s) on %d videos x %d views of %s",
         path, f"epoch {saved['epoch']}" if "epoch" in saved else "weights only", dataset.num_videos, dataset.num_views,

@@ -93,9 +93,21 @@ def test_dry_run_reads_a_batch_and_trains_nothing(run, config, tmp_path, capsys)
         assert words in dry.out
     assert "first 2 training items: clips (4, 3, 4, 32, 32)" in dry.out
     assert "first 2 test items: clips (6, 3, 4, 32, 32)" in dry.out and "17 videos x 6 views" in dry.out
+    for words in (
+        "24 files are listed",
+        "passes of 16 clips (from 4 clips)",
+        "cores for 0 workers",
+        "training about 0:0",
+    ):
+        assert words in dry.out
     assert not (tmp_path / "run").exists()
     assert main(("train",), "", ["--dry-run", "--cfg", str(config), "DATA.NUM_FRAMES", "2"]) == 0
     assert "clips (4, 3, 2, 32, 32)" in capsys.readouterr().out
+    (tmp_path / "file").write_text("")
+    assert "OUTPUT_DIR cannot be made" in run("--dry-run", "OUTPUT_DIR", tmp_path / "file" / "run").err
+    # Passes that fit keep what was measured; more workers than cores are warned of.
+    dry = run("--dry-run", "TRAIN.MICRO_BATCH_SIZE", 4, "DATA_LOADER.NUM_WORKERS", 999)
+    assert "passes of 4 clips (measured)" in dry.out and "cores for 999 workers" in dry.out
 
 
 def test_dry_run_names_all_that_is_missing(run, config, tmp_path):
@@ -114,6 +126,9 @@ def test_dry_run_names_all_that_is_missing(run, config, tmp_path):
     before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "run").rglob("*"))
     dry = run("--dry-run", tasks=("test",))
     assert dry.status == 0 and f"weights of {tmp_path / 'run'}/checkpoints/best.pyth" in dry.out
+    assert "go on after 1 epochs" in run("--dry-run").out
+    other = run("--dry-run", "SOLVER.BASE_LR", 1e-2)
+    assert other.status == 2 and "run with other settings: SOLVER.BASE_LR: 0.001 -> 0.01" in other.err
     dry = run("--dry-run", "TEST.CHECKPOINT_FILE_PATH", "none.pth", tasks=("test",))
     assert dry.status == 2 and "none.pth does not exist" in dry.err
     assert before == sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "run").rglob("*"))

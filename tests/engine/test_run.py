@@ -71,8 +71,8 @@ def test_a_run_leaves_what_is_needed_to_read_and_repeat_it(run, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "messages"),
     [
-        (["DATA.PATH_TO_DATA_DIR", "nowhere"], ["nowhere/val.txt does not exist"]),
-        (["MODEL.NUM_CLASSES", 5], ["val.txt:1: label", "MODEL.NUM_CLASSES is 5"]),
+        (["DATA.PATH_TO_DATA_DIR", "nowhere"], [f"{ROOT}/nowhere/train.txt does not exist"]),
+        (["MODEL.NUM_CLASSES", 5], ["train.txt:1: label", "MODEL.NUM_CLASSES is 5"]),
         (["MODEL.NUM_CLASSES", 13], ["12 class names, MODEL.NUM_CLASSES is 13"]),
         (["SOLVER.BASE_RL", 1], ["unknown key SOLVER.BASE_RL; did you mean SOLVER.BASE_LR"]),
         (["SOLVER.MAX_EPOCH"], ["KEY VALUE pairs"]),
@@ -219,9 +219,40 @@ def test_bad_videos_are_skipped_in_training_and_never_replaced_in_testing(run, t
     assert [bad["path"] for bad in found["bad_videos"]] == [str(broken / victims["val"])]
     assert found["num_videos"] == 17
 
-    (broken / "val.txt").write_text((broken / "val.txt").read_text().replace("frames/", "gone/"))
+    for line in (broken / "val.txt").read_text().splitlines():
+        (broken / line.split()[0] / "00003.jpg").write_bytes(b"no image")
     refused = run(*settings, "OUTPUT_DIR", tmp_path / "new")
     assert refused.status == 2 and "none of the 17 videos can be decoded" in refused.err
+
+
+def test_missing_files_are_found_before_the_training(run, tmp_path, data_dir):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    names = ("DATA.CLASS_NAMES_FILE", data_dir / "classes.txt")
+    settings = ("DATA.PATH_TO_DATA_DIR", lists, "DATA.PATH_PREFIX", data_dir, *names, *ONE_EPOCH)
+
+    def lose(**lost):
+        for split, count in {"train": 0, "val": 0, "test": 0, **lost}.items():
+            lines = (data_dir / f"{'train' if split == 'train' else 'val'}.txt").read_text().splitlines(keepends=True)
+            lines[:count] = [line.replace("frames/", "gone/") for line in lines[:count]]
+            (lists / f"{split}.txt").write_text("".join(lines))
+
+    lose(test=4)
+    for dry in ((), ("--dry-run",)):
+        refused = run(*settings, *dry, tasks=BOTH)
+        assert refused.status == 2 and "4 of 17 listed files of test do not exist" in refused.err
+        assert f"{data_dir}/gone/" in refused.err and "test.txt:3) and others" in refused.err
+        assert "TEST.ON_BAD_VIDEO count_wrong" in refused.err and not (tmp_path / "run" / "checkpoints").exists()
+    lose(test=17)
+    assert "check DATA.PATH_PREFIX" in run(*settings, "TEST.ON_BAD_VIDEO", "count_wrong", tasks=("test",)).err
+    lose(train=2)
+    refused = run(*settings)
+    assert (
+        refused.status == 2 and "2 of 24 listed files of train" in refused.err and "MAX_BAD_SHARE 0.05" in refused.err
+    )
+    lose(train=1)
+    trained = run(*settings)
+    assert trained.status == 0 and "1 of 24 listed files of train do not exist" in trained.out
 
 
 def test_tools_are_the_same_code(config, tmp_path, monkeypatch, capsys):
