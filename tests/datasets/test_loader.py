@@ -168,7 +168,7 @@ def test_views_are_numbered_clip_by_clip(cfg):
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("DATA.PATH_TO_DATA_DIR", "", ["folder", "train.csv"]),
+        ("DATA.PATH_TO_DATA_DIR", "", ['is ""', "folder"]),
         ("DATA.DATASET", "Kinetics", ["'Kinetics'", "VideoList"]),
         ("DATA.LABEL_PATH_TEMPLATE", "list.csv", ["list.csv", "{}"]),
         ("TRAIN.BATCH_SIZE", 8, ["8", "7"]),
