@@ -83,8 +83,10 @@ def _construct_unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) 
     mapping: dict[Any, Any] = {}
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
+        line = key_node.start_mark.line + 1
+        if isinstance(key, (list, dict)):
+            raise UserError(f"{loader.name}, line {line}: a key must be a word, found {key!r}")
         if key in mapping:
-            line = key_node.start_mark.line + 1
             raise UserError(f"{loader.name}, line {line}: key {key!r} is given twice in the same section")
         mapping[key] = loader.construct_object(value_node, deep=True)
     return mapping
@@ -96,13 +98,18 @@ _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG,
 def read_yaml(path: str) -> dict:
     """Return the content of one YAML file, without that of the files that it names under ``_BASE_``."""
     if not os.path.isfile(path):
-        raise UserError(f"configuration file {os.path.abspath(path)} does not exist")
-    loader = _UniqueKeyLoader(read_text(path))
-    loader.name = path
+        problem = "is a folder" if os.path.isdir(path) else "does not exist"
+        raise UserError(f"configuration file {os.path.abspath(path)} {problem}")
+    text = read_text(path)
     try:
+        loader = _UniqueKeyLoader(text)
+        loader.name = path
         tree = loader.get_single_data() or {}
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from error
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise UserError(f"{path}{place}: this is not valid YAML: {reason}") from error
     if not isinstance(tree, dict):
         raise UserError(f"{path}: a configuration is a mapping of sections, found a {type(tree).__name__}")
     return tree
