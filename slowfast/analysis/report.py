@@ -44,7 +44,8 @@ def write_report(study: Study, command: Sequence[str]) -> None:
     runs.drop(columns=["curves", "versions"]).to_csv(path, index=False, float_format="%.6g")
     facts = {key: runs[key].unique().tolist() for key in ("seed", "protocol", "device", "git_commit", "versions")}
     facts |= {"command": shlex.join(command), "written": time.strftime("%Y-%m-%d %H:%M:%S")}
-    facts["not finished, not part of the means"] = [str(run) for run in study.runs if run not in finished]
+    if unfinished := [str(run) for run in study.runs if run not in finished]:
+        facts["not finished, not part of the means"] = unfinished
     tables = {name: table._asdict() for name, table in study.tables.items()}
     write_json(os.path.join(study.out, "study.json"), {**facts, "tables": tables})
     settings = {run.name: run.settings for run in study.runs}
@@ -110,7 +111,9 @@ def summarize(table: Table, settings: dict[str, dict[str, Any]], runs: pd.DataFr
 def markdown(lines: pd.DataFrame) -> str:
     """Return the lines of a table for people, means with their intervals."""
     figures = [name for name in lines if f"{name}_plus_minus" in lines]
-    shown = lines.drop(columns=[f"{name}_plus_minus" for name in figures])
+    is_shared = lines["same_runs_as"].any()
+    shown = lines.drop(columns=[f"{name}_plus_minus" for name in figures] + ([] if is_shared else ["same_runs_as"]))
+    shown["parameters"] = shown["parameters"].map("{:.0f}".format, na_action="ignore")
     for name in figures:
         pairs = zip(lines[name].astype(float), lines[f"{name}_plus_minus"].astype(float))
         shown[name] = [f"{mean:.2f} ± {half:.2f}".replace(" ± nan", "").replace("nan", "") for mean, half in pairs]

@@ -203,7 +203,7 @@ def run_missing(study: Study, jobs: int = 1) -> list[Run]:
     with locked(study.out) as lock:
         check_folders(study.runs)
         missing = [run for run in study.runs if not is_finished(run)]
-        logger.info("%d runs, %d of them to be run", len(study.runs), len(missing))
+        logger.info("%d runs, %s", len(study.runs), f"{len(missing)} to do" if missing else "all finished already")
         count = torch.cuda.device_count() if any(run.cfg.DEVICE != "cpu" for run in missing) else 0
         gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(count)))).split(",")[:count]
         running: dict[int, tuple[Run, subprocess.Popen, float]] = {}

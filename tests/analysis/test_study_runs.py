@@ -70,7 +70,7 @@ def test_finished_runs_are_not_repeated(ran, caplog):
     study = study_of(ran, "LOG_PERIOD", "7", "TRAIN.KEEP_CHECKPOINTS", "3")
     with caplog.at_level("INFO", logger="slowfast"):
         assert run_missing(study, jobs=2) == []
-    assert "1 runs, 0 of them to be run" in caplog.text
+    assert "1 runs, all finished already" in caplog.text
 
 
 def test_other_settings_are_an_error_that_names_them(ran):
