@@ -13,7 +13,7 @@ import yaml
 from torch import nn
 
 from slowfast.config import CONFIG_FILE, load_cfg, training_command
-from slowfast.config.parser import flat_settings
+from slowfast.config.parser import KEYS, flat_settings
 from slowfast.engine.record import Recorder
 from slowfast.engine.results import RESULTS, read_results
 from slowfast.models.pretrained import read_checkpoint
@@ -88,6 +88,9 @@ class Checkpoints:
         changes = changed_settings(saved["cfg"], mine["cfg"])
         for line in changes:
             logger.info("changed since the checkpoint: %s", line)
+        for line in [line for line in changes if line.startswith("MODEL.FREEZE")]:
+            other = "set it as before, or start anew from these weights with MODEL.PRETRAINED"
+            raise UserError(f"{path} has the moments of other parameters, {line}: {other}")
         refused = [line for line in changes if not line.startswith(_MAY_DIFFER)]
         refused += [] if saved["class_names"] == mine["class_names"] else ["class names or their order"]
         refused += [] if saved["lists"] == mine["lists"] else ["videos or labels of the training list"]
@@ -230,9 +233,8 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict, path: st
     sizes = [[len(group["params"]) for group in groups] for groups in both]
     if sizes[0] != sizes[1] or len({"betas" in groups[0] for groups in both}) > 1:
         raise UserError(
-            f"{path} was trained with another optimizer: SOLVER.OPTIMIZING_METHOD, SOLVER.DECAY_RELATIVE_BIAS, "
-            "SOLVER.LAYER_DECAY or MODEL.FREEZE differ; set them as before, or start anew from these weights with "
-            "MODEL.PRETRAINED"
+            f"{path} was trained with another optimizer: SOLVER.OPTIMIZING_METHOD, SOLVER.DECAY_RELATIVE_BIAS or "
+            "SOLVER.LAYER_DECAY differ; set them as before, or start anew from these weights with MODEL.PRETRAINED"
         )
     optimizer.load_state_dict(state)
     for group, settings in zip(optimizer.param_groups, configured, strict=True):
@@ -242,6 +244,9 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict, path: st
 def changed_settings(old: str, new: str) -> list[str]:
     """Return "KEY: old -> new" for every setting in which two dumped configurations differ."""
     before, after = (flat_settings(yaml.safe_load(dumped)) for dumped in (old, new))
+    # What had no key yet when a checkpoint was written was computed as the default of the key says.
+    defaults = {key: declared.default for key, declared in KEYS.items()}
+    before, after = (defaults | settings for settings in (before, after))
     pairs = {key: (before.get(key, "not set"), after.get(key, "not set")) for key in sorted(before | after)}
     return [f"{key}: {then} -> {now}" for key, (then, now) in pairs.items() if then != now]
 

@@ -144,11 +144,11 @@ class Report:
                 recent.add(Counts(num_clips, loss, correct))
         is_stopped, recent = self._agree(recent, wants_stop)
         counts.add(recent)
-        num_bad, num_videos = len(counts.bad_videos), len(self.paths)
-        if num_bad > self.max_bad_share * num_videos:
-            named = _some(["{path}: {reason}".format(**bad) for bad in counts.bad_videos])
+        bad, num_videos = {bad["path"]: bad["reason"] for bad in counts.bad_videos}, len(self.paths)  # some drawn twice
+        if len(bad) > self.max_bad_share * num_videos:
+            named = _some([f"{path}: {reason}" for path, reason in bad.items()])
             raise UserError(
-                f"{num_bad} of {num_videos} training videos cannot be decoded, more than DATA.MAX_BAD_SHARE "
+                f"{len(bad)} of {num_videos} training videos cannot be decoded, more than DATA.MAX_BAD_SHARE "
                 f"{self.max_bad_share:g} allows: {named}"
             )
         self._log(recent, steps[-1][-1], rows[-1][2])

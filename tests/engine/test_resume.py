@@ -12,10 +12,10 @@ import pytest
 import torch
 from helpers_engine import ROOT, Killed, assert_same_end, die, state
 
-from slowfast.config import load_cfg
+from slowfast.config import get_cfg, load_cfg
 from slowfast.datasets.loader import construct_loader, shut_down
 from slowfast.engine import build
-from slowfast.engine.checkpoint import list_checkpoints, read_newest, write_checkpoint
+from slowfast.engine.checkpoint import changed_settings, list_checkpoints, read_newest, write_checkpoint
 from slowfast.utils.errors import UserError
 from slowfast.utils.logging import read_events
 
@@ -227,6 +227,13 @@ def test_other_settings_or_data_are_no_continuation(run, tmp_path, data_dir):
     assert [group["weight_decay"] for group in groups] == [0.5, 0.0]
 
 
+def test_keys_that_came_later_had_their_defaults():
+    assert changed_settings("SOLVER: {MAX_EPOCH: 3}\nGONE: 1\n", get_cfg().dump()) == [
+        "GONE: 1 -> not set",
+        "SOLVER.MAX_EPOCH: 3 -> 60",
+    ]
+
+
 def test_an_epoch_whose_steps_have_changed_begins_anew(run, steps):
     steps.at[3] = terminate
     assert run(*SETTINGS, "SOLVER.MAX_EPOCH", 1).status == 143
@@ -240,6 +247,8 @@ def test_other_optimizers_and_architectures_are_refused(run):
     changed = ("TRAIN.RESUME_CHANGED", True, "SOLVER.MAX_EPOCH", 2)
     assert "another optimizer" in run(*changed, "SOLVER.OPTIMIZING_METHOD", "sgd").err
     assert "another optimizer" in run(*changed, "SOLVER.LAYER_DECAY", 0.5).err
+    # By their numbers and sizes these moments would fit.
+    assert "moments of other parameters, MODEL.FREEZE: [] -> " in run(*changed, "MODEL.FREEZE", "[head.bias]").err
     for tasks in (("train",), ("test",)):
         wider = run(*changed, "UNIFORMER.EMBED_DIM", "[8, 8, 16, 32]", tasks=tasks)
         assert wider.status == 2 and "checkpoint of another architecture" in wider.err
