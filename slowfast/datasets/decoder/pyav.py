@@ -10,7 +10,8 @@ key frames, and the same whatever frames are asked for:
 * colours are RGB by the matrix and range that the file names (BT.601, limited range if it names none), 8 bits per
   channel whatever the depth of the file, without tone mapping; transparency is dropped;
 * non-square pixels are not stretched, interlaced fields not separated;
-* damaged frames are errors, and so are missing bytes at the end, where FFmpeg would see a shorter video.
+* damaged frames are errors, and so are missing bytes at the end, where FFmpeg would see a shorter video, in files that
+  tell their length (MP4, MOV, 3GP, Matroska, WebM, AVI); transport streams, live recordings and raw streams do not.
 """
 
 import io
@@ -90,7 +91,7 @@ class PyAvVideo(FrameReader):
             raise DecodeError(self.path, f"not a video file but {container_format}")
         streams = [one for one in self._container.streams.video if not one.disposition & Disposition.attached_pic]
         if not streams:
-            raise DecodeError(self.path, "the file has no video stream")
+            raise DecodeError(self.path, "the file has no video stream, or what describes it is truncated")
         best = self._container.streams.best("video")
         self._stream = best if best in streams else streams[0]
         if self._stream.codec_context is None:

@@ -25,7 +25,8 @@ def decode_errors(path: str, *kinds: type[Exception]) -> Iterator[None]:
         yield
     except kinds as error:
         reason = str(getattr(error, "strerror", None) or error).split("\n")[0]
-        raise DecodeError(path, f"{type(error).__name__}: {reason}") from error
+        reason = "truncated" if isinstance(error, EOFError) else f"{type(error).__name__}: {reason}"
+        raise DecodeError(path, reason) from error
 
 
 class FrameReader(AbstractContextManager):
