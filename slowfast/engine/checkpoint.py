@@ -146,6 +146,8 @@ def write_checkpoint(output_dir: str, name: str, content: dict) -> str:
             file.flush()
             os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its zip writer
+        if "DataLoader" in str(error):  # a worker that died is told by a signal, whatever is under way
+            raise
         raise UserError(f"checkpoint {path} could not be written: {error}") from error
     return path
 
