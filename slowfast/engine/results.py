@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import simplejson
 
+from slowfast.datasets.manifest import LABEL_SEPARATOR
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import replacing
 from slowfast.utils.logging import read_events
@@ -47,7 +48,7 @@ def measure(scores: np.ndarray, labels: np.ndarray, views_per_video: int, bad_vi
 def write_results(output_dir: str, results: dict, run: "Scores", scores: np.ndarray, probabilities: np.ndarray) -> None:
     """Write ``per_class_accuracy.csv``, ``predictions.csv``, ``confusion_matrix.png`` and ``results`` of ``measure``.
 
-    Where videos may have several labels, ``results`` alone.
+    Where videos may have several labels, ``predictions.csv`` and ``results`` alone.
 
     Args:
         output_dir: folder of the files.
@@ -56,22 +57,33 @@ def write_results(output_dir: str, results: dict, run: "Scores", scores: np.ndar
         scores: (M, K), whose highest is the prediction; NaN where a video has none.
         probabilities: (M, K), averaged over the views.
     """
+    names = run.class_names or [str(label) for label in range(scores.shape[1])]
+    _write_predictions(os.path.join(output_dir, "predictions.csv"), run, names, scores, probabilities)
     if run.labels.ndim == 1:
-        _write_tables(output_dir, run, scores, probabilities)
+        _write_tables(output_dir, run.labels, names, scores)
     # Last: its presence says that the test is complete.
     write_json(os.path.join(output_dir, RESULTS), results)
 
 
-def _write_tables(output_dir: str, run: "Scores", scores: np.ndarray, probabilities: np.ndarray) -> None:
-    labels, num_classes = run.labels, scores.shape[1]
-    names = run.class_names or [str(label) for label in range(num_classes)]
-    with open(os.path.join(output_dir, "predictions.csv"), "w", newline="", encoding="utf-8") as file:
+def _write_predictions(
+    path: str, run: "Scores", names: list[str], scores: np.ndarray, probabilities: np.ndarray
+) -> None:
+    """Write a line per video: its class and that of the highest score; or its classes, and all above one half."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "class", "prediction", "predicted_class", "probability"])
-        for video, label, of_video, shares in zip(run.videos, labels, scores, probabilities):
-            best = None if np.isnan(of_video).any() else of_video.argmax()
-            predicted = ["", "", ""] if best is None else [best, names[best], f"{shares[best]:.6f}"]
-            writer.writerow([video, label, names[label], *predicted])
+        for video, label, of_video, shares in zip(run.videos, run.labels, scores, probabilities):
+            true, predicted = np.atleast_1d(label), of_video.argmax(keepdims=True)
+            if run.labels.ndim == 2:
+                true, predicted = np.flatnonzero(label), np.flatnonzero(shares > 0.5)
+            predicted = predicted[:0] if np.isnan(of_video).any() else predicted
+            columns = [each for own in (true, predicted) for each in (own, [names[k] for k in own])]
+            columns.append([f"{share:.6f}" for share in shares[predicted]])
+            writer.writerow([video, *(LABEL_SEPARATOR.join(map(str, column)) for column in columns)])
+
+
+def _write_tables(output_dir: str, labels: np.ndarray, names: list[str], scores: np.ndarray) -> None:
+    num_classes = scores.shape[1]
     accuracy, counts = per_class_accuracy(scores, labels, num_classes)
     with open(os.path.join(output_dir, "per_class_accuracy.csv"), "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -1,5 +1,7 @@
 """Videos with several labels: trained, validated and tested by mAP; what is not there for them is refused."""
 
+import csv
+
 import numpy as np
 import pytest
 import yaml
@@ -43,6 +45,12 @@ def test_a_run_is_trained_and_selected_by_map(run, config, tmp_path):
     np.testing.assert_allclose(scores, (1 / (1 + np.exp(-logits.astype(np.float64)))).mean(axis=1), rtol=1e-6)
     assert found["mAP"] == pytest.approx(100 * mean_average_precision(scores, labels)) and "top1" not in found
     assert found["num_classes_with_videos"] == labels.any(axis=0).sum()
+    with open(folder / "predictions.csv") as file:
+        rows = list(csv.DictReader(file))
+    listed = [line.split()[2] for line in (tmp_path / "lists" / "val.txt").read_text().splitlines()]
+    assert [{*row["label"].split("|")} for row in rows] == [{*label.split("|")} for label in listed]
+    likely = ["|".join(map(str, np.flatnonzero(row > 0.5))) for row in scores]
+    assert [row["prediction"] for row in rows] == likely and len(set(likely)) > 1
     assert not (folder / "confusion_matrix.png").exists() and (folder / "learning_curves.png").exists()
     assert all(0 < event["mAP"] < 100 and event["loss"] < 1 for event in read_events(str(folder), "val"))
     assert "already tested: test: mAP" in run(*settings, tasks=("train", "test")).out
