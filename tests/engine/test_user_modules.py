@@ -71,7 +71,8 @@ def test_each_part_of_the_page_trains_and_is_tested(run, config, tmp_path, name,
     finally:
         sys.setprofile(None)
     assert called & {(str(tmp_path / name), function) for function in ("forward", "_decode", "focal")}
-    assert results(tmp_path / "run")["num_videos"] == (3 if "DATASET" in text else 17)
+    found = results(tmp_path / "run")
+    assert (found["num_videos"], found["selected_on_test"]) == ((3, False) if "DATASET" in text else (17, True))
 
 
 def test_modules_declare_keys_and_are_imported_once(tmp_path):
