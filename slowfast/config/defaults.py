@@ -10,7 +10,7 @@ from slowfast.config.parser import CfgNode, declare
 
 declare(
     "",
-    RNG_SEED=number(0, "Seed of every random stream: weights, data order, augmentation.", low=0),
+    RNG_SEED=number(0, "Seed of every random stream: weights, data order, augmentation.", low=0, high=2**32 - 1),
     OUTPUT_DIR=text(
         "", 'Checkpoints, logs, results; "" is `exp/NAME/output` of `exp/NAME/config.yaml`, else `output/NAME`.'
     ),
@@ -134,7 +134,10 @@ declare(
     ),
     COMPILE=flag(False, "Compile the model (torch.compile): slow first steps, faster later ones on most GPUs."),
     CHECKPOINT_NUM=numbers(
-        [0, 0, 0, 0], "First blocks per stage that recompute activations; compiled: in stages 3 and 4 only.", low=0
+        [0, 0, 0, 0],
+        "First blocks per stage that recompute activations; compiled: in stages 3 and 4 only.",
+        length=4,
+        low=0,
     ),
 )
 
@@ -222,7 +225,7 @@ declare(
     LAYER_DECAY=number(1.0, "Factor of the rate from a block to the one before (arXiv 2106.08254).", above=0, high=1),
     EMA_DECAY=number(0.0, "Decay d of averaged weights, w_a <- d w_a + (1 - d) w each step; 0: off.", low=0, below=1),
     DECAY_RELATIVE_BIAS=flag(False, "Decay EMIM's relative bias, as the published runs did, though not on purpose."),
-    MAX_EPOCH=number(60, "Epochs.", low=1),
+    MAX_EPOCH=number(60, "Epochs.", low=1, high=100_000),
     STOP_AFTER=number(
         0, "Validations in a row without a better result than before after which training ends; 0: never.", low=0
     ),

@@ -52,7 +52,8 @@ class CfgNode(_YacsCfgNode):
     def merge_from_list(self, cfg_list: Sequence) -> None:
         """Override values by ``["KEY", value, "KEY", value, ...]``; strings are read as YAML, as in a file."""
         if len(cfg_list) % 2:
-            raise UserError(f"overrides must come as KEY VALUE pairs, found {len(cfg_list)} words: {cfg_list}")
+            hint = "; no = between them" if any("=" in str(word) for word in cfg_list[0::2]) else ""
+            raise UserError(f"overrides must come as KEY VALUE pairs{hint}, found {len(cfg_list)} words: {cfg_list}")
         for full_key, value in zip(cfg_list[0::2], cfg_list[1::2], strict=True):
             nested: Any = value
             for part in reversed(str(full_key).split(".")):

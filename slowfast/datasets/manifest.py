@@ -79,7 +79,7 @@ def read_manifest(
 
 def _read(path: str, hint: str) -> str:
     if not os.path.isfile(path):
-        raise UserError(f"{path} does not exist: {hint}")
+        raise UserError(f"{path} {'is a folder' if os.path.isdir(path) else 'does not exist'}: {hint}")
     return read_text(path)
 
 

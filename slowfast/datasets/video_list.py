@@ -78,7 +78,7 @@ def check_settings(cfg: CfgNode) -> None:
         raise UserError(f"DATA.PATH_PREFIX is {data.PATH_PREFIX!r} and DATA.PACKED {data.PACKED!r}; allowed: only one")
     if not data.PATH_TO_DATA_DIR and not os.path.isabs(data.LABEL_PATH_TEMPLATE):
         raise UserError('DATA.PATH_TO_DATA_DIR is "": set it to the folder with your lists (docs/data.md)')
-    if "{}" not in data.LABEL_PATH_TEMPLATE:
-        raise UserError(f"DATA.LABEL_PATH_TEMPLATE is {data.LABEL_PATH_TEMPLATE!r}, it needs {{}} for the split")
+    if not re.fullmatch(r"[^{}]*\{\}[^{}]*", data.LABEL_PATH_TEMPLATE):
+        raise UserError(f"DATA.LABEL_PATH_TEMPLATE is {data.LABEL_PATH_TEMPLATE!r}, it needs one {{}} for the split")
     if data.SOURCE == "frames" and not re.fullmatch(r"[^{}]*\{(:0?\d*d?)?\}[^{}]*", template):
         raise UserError(f"DATA.IMAGE_TEMPLATE is {template!r}, it needs one place for a number, as in '{{:05d}}.jpg'")

@@ -5,8 +5,6 @@ Dimension letters: ``B`` clips of a batch.
 
 import logging
 import os
-import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from slowfast.datasets.loader import Batch
 from slowfast.engine.build import Training
 from slowfast.engine.checkpoint import checkpoint_to_test, list_checkpoints, refuse_foreign_weights, starting_weights
 from slowfast.engine.record import Recorder
+from slowfast.engine.report import peak_mib
 from slowfast.engine.run import explained, splits_of
 from slowfast.engine.test import Evaluation, autocast, describe_views, load_tested
 from slowfast.engine.train import TrainState, take_step
@@ -43,8 +42,8 @@ def dry_run(cfg, process, tasks: tuple[str, ...], command: str) -> None:
     def attempt(function, *arguments):
         try:
             return function(*arguments)
-        except (UserError, RuntimeError) as error:
-            problem = error if isinstance(error, UserError) else explained(error)
+        except (RuntimeError, ValueError) as error:
+            problem = explained(error)
             if not isinstance(problem, UserError):
                 raise
             problems.append(str(problem))
@@ -103,12 +102,6 @@ class Machine:
             return torch.cuda.get_device_properties(self.device).total_memory
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
-    def peak_bytes(self) -> int:
-        """Return the largest memory of the process so far, on its device."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
     def report(self) -> None:
         """Log cores and workers, with a warning if these are more."""
         wanted = self.num_workers * self.num_processes
@@ -149,7 +142,7 @@ def _try_training(run: Training, machine: Machine) -> float:
     logger.info("training would %s", "start anew" if is_new else f"go on after {state.epoch} epochs")
     batch, item_sec = _read_some(run.loader, run.evaluation, "training")
     clip_sec = _measure_step(batch, state, plan, machine)
-    epochs = range(state.epoch, plan.num_epochs)
+    num_epochs, period = max(0, plan.num_epochs - state.epoch), plan.eval_period
     num_steps, step_sec = len(run.loader), clip_sec * plan.clips_per_step
     step_sec = machine.seconds(step_sec, item_sec * run.loader.batch_size)
     logger.info(
@@ -157,7 +150,8 @@ def _try_training(run: Training, machine: Machine) -> float:
         num_steps, step_sec, item_sec, clip_sec,
     )  # fmt: skip
     validation = _try_evaluation(run.model, run.evaluation, machine, "validation")
-    return len(epochs) * num_steps * step_sec + sum(plan.is_validated_after(i + 1) for i in epochs) * validation
+    num_validations = -(-plan.num_epochs // period) - state.epoch // period
+    return num_epochs * num_steps * step_sec + max(0, num_validations) * validation
 
 
 def _measure_step(batch: Batch, state: TrainState, plan, machine: Machine) -> float:
@@ -171,10 +165,10 @@ def _measure_step(batch: Batch, state: TrainState, plan, machine: Machine) -> fl
     batch = Batch(*(tensor[torch.arange(num_clips) % len(tensor)] for tensor in batch[:4])).to(machine.device)
     if machine.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(machine.device)
-    before = machine.peak_bytes()
+    before = 2**20 * peak_mib(machine.device)
     seconds = _timed(lambda: take_step(state, *_transform(batch, plan), plan), machine.device)
     fixed = 3 * sum(p.numel() * p.element_size() for p in state.model.parameters())  # gradients and moments
-    grown = machine.peak_bytes() - before
+    grown = 2**20 * peak_mib(machine.device) - before
     num_bytes = before + grown + max(0, grown - fixed) / num_clips * (size - num_clips)
     measured = "measured" if num_clips == size else f"from {num_clips} clips"
     level = logging.WARNING if num_bytes * machine.num_processes > machine.num_bytes else logging.INFO

@@ -69,7 +69,7 @@ def _write_predictions(
     path: str, run: "Scores", names: list[str], scores: np.ndarray, probabilities: np.ndarray
 ) -> None:
     """Write a line per video: its class and that of the highest score; or its classes, and all above one half."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with replacing(path) as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "class", "prediction", "predicted_class", "probability"])
         for video, label, of_video, shares in zip(run.videos, run.labels, scores, probabilities):
@@ -85,7 +85,7 @@ def _write_predictions(
 def _write_tables(output_dir: str, labels: np.ndarray, names: list[str], scores: np.ndarray) -> None:
     num_classes = scores.shape[1]
     accuracy, counts = per_class_accuracy(scores, labels, num_classes)
-    with open(os.path.join(output_dir, "per_class_accuracy.csv"), "w", newline="", encoding="utf-8") as file:
+    with replacing(os.path.join(output_dir, "per_class_accuracy.csv")) as file:
         writer = csv.writer(file)
         writer.writerow(["label", "class", "num_videos", "top1_percent"])
         for label, name in enumerate(names):

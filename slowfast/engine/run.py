@@ -13,6 +13,7 @@ from importlib import metadata
 
 from slowfast.config import load_cfg, training_command
 from slowfast.utils.errors import UserError, is_environment, print_error
+from slowfast.utils.files import full_path
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,12 @@ def _enabled(cfg, tasks: tuple[str, ...]) -> tuple[str, ...]:
     chosen = tuple(task for task in tasks if enabled[task] or len(tasks) == 1)
     if not chosen:
         raise UserError("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do")
+    if len(chosen) == 2:  # the test would refuse it, after days
+        path, folder = cfg.TEST.CHECKPOINT_FILE_PATH, os.path.join(cfg.OUTPUT_DIR, "")
+        if path and not full_path(path).startswith(folder):
+            raise UserError(f"TEST.CHECKPOINT_FILE_PATH is {full_path(path)}, but what is trained goes to {folder}")
+        if cfg.TEST.WEIGHTS == "ema" and not cfg.SOLVER.EMA_DECAY and not path:
+            raise UserError("TEST.WEIGHTS is ema, but SOLVER.EMA_DECAY is 0: no averaged weights are made")
     return chosen
 
 
@@ -77,7 +84,7 @@ def _start(cfg, tasks: tuple[str, ...], dry_run_command: str | None) -> int:
             barrier()  # the main process may still be writing, and launchers end all when the first has ended
             sys.stderr.write(f"{stop}; the same command continues from there\n")
             return stop.status
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             if (mended := explained(error)) is not error:
                 raise mended from error
             raise
@@ -89,14 +96,17 @@ def splits_of(tasks: tuple[str, ...]) -> list[str]:
     return [split for split in ("train", "val", "test") if ("test" if split == "test" else "train") in tasks]
 
 
-def explained(error: RuntimeError) -> Exception:
-    """Return an error that says what to do about memory or a lost worker; any other ``error`` as it is."""
+def explained(error: Exception) -> Exception:
+    """Return an error that says what to do about memory, a pass or a lost worker; any other ``error`` as it is."""
     from slowfast.datasets.loader import explained as explained_loss
 
     first = (str(error).splitlines() or [""])[0]
     if "out of memory" in first or "can't allocate memory" in first:
         hint = "train in passes of fewer clips (TRAIN.MICRO_BATCH_SIZE, auto on a GPU), test with a smaller"
         return UserError(f"the memory is too small: {first}; {hint} TEST.BATCH_SIZE, recompute (MODEL.CHECKPOINT_NUM)")
+    if "more than 1 value per channel" in first:
+        hint = "TRAIN.MICRO_BATCH_SIZE, TRAIN.BATCH_SIZE x AUG.NUM_SAMPLE or DATA.TRAIN_CROP_SIZE must be larger"
+        return UserError(f"a pass of one clip leaves a batch norm a single value: {hint} ({first})")
     return explained_loss(error)
 
 

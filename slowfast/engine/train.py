@@ -196,8 +196,9 @@ def accumulate_gradients(
 
     The loss counts with a ``weight``.
     """
-    size = plan.micro_batch or len(clips)
-    passes = list(zip(clips.split(size), targets.split(size), strict=True))
+    # Of equal sizes: batch norms would learn little from a single clip that is left over.
+    num_passes = -(-len(clips) // (plan.micro_batch or len(clips)))
+    passes = list(zip(clips.tensor_split(num_passes), targets.tensor_split(num_passes), strict=True))
     total, correct = clips.new_zeros(()), clips.new_zeros(())
     for index, (part, part_targets) in enumerate(passes):
         # Processes exchange gradients once a step, in its last pass.

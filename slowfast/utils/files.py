@@ -50,6 +50,9 @@ def replacing(path: str | Path, mode: str = "w") -> Iterator[IO]:
         with temporary.open(mode, **text) as file:
             yield file
         os.replace(temporary, path)
+    except OSError as error:  # of a full disk: without a name
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

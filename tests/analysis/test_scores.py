@@ -9,14 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers_engine import load_tool, run_tool
+from helpers_engine import load_tool
+from helpers_engine import run_tool as start_tool
 
 from slowfast.analysis.scores import align, combine, compare, rescore
 from slowfast.config.defaults import get_cfg
 from slowfast.engine.results import Scores, load_scores, save_scores
 from slowfast.engine.run import main
 from slowfast.models import build_model
-from slowfast.utils.errors import UserError
+from slowfast.utils.errors import UserError, run_tool
 from slowfast.utils.metrics import ENSEMBLE_METHODS, ensemble, softmax
 
 
@@ -95,7 +96,7 @@ def test_a_test_saves_every_view_under_the_path_of_the_list(tested, data_dir):
 
 def test_everything_follows_from_the_file(tested, tmp_path):
     folder, victim = tested
-    again = run_tool("test_net.py", "--from-scores", folder / "test_scores.npz", "--out", tmp_path / "again")
+    again = start_tool("test_net.py", "--from-scores", folder / "test_scores.npz", "--out", tmp_path / "again")
     assert again.returncode == 0, again.stderr
     with open(folder / "predictions.csv") as file:
         header, first, *_ = csv.reader(file)
@@ -158,7 +159,7 @@ def test_an_ensemble_through_the_tool(tmp_path, from_scores, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1.npz", "2.npz", "3.npz"]
     with pytest.raises(SystemExit, match="0"):
         from_scores("--help")
-    assert "in any order" in capsys.readouterr().out and "--from-scores" in run_tool("test_net.py", "--help").stdout
+    assert "in any order" in capsys.readouterr().out and "--from-scores" in start_tool("test_net.py", "--help").stdout
 
 
 def test_comparison_of_two_runs(tmp_path, from_scores):
@@ -241,11 +242,11 @@ def test_mistakes_at_the_command_line(tmp_path, from_scores):
     ):
         with pytest.raises(UserError, match=message):
             from_scores(*arguments)
-    failed = run_tool("test_net.py", "--from-scores", path, "--compare")
+    failed = start_tool("test_net.py", "--from-scores", path, "--compare")
     assert failed.returncode == 2 and "--compare takes two files" in failed.stderr
 
 
-def test_a_disk_that_fills_up_leaves_the_older_file(tmp_path):
+def test_a_disk_that_fills_up_leaves_the_older_file(tmp_path, capsys):
     path = save(tmp_path / "a.npz", make_run())
     before = (tmp_path / "a.npz").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -253,9 +254,14 @@ def test_a_disk_that_fills_up_leaves_the_older_file(tmp_path):
     try:
         with pytest.raises(UserError, match=r"the scores cannot be written to .*a.npz"):
             save(path, make_run(1))
+        with pytest.raises(SystemExit, match="2"):
+            run_tool(lambda: rescore([path], output_dir=str(tmp_path / "out")))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    shutil.rmtree(tmp_path / "out")
     assert (tmp_path / "a.npz").read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: [Errno 27] File too large: '{tmp_path}/out/")
 
 
 def test_logits_that_are_not_finite_are_no_silent_mistakes(config, weights, tmp_path, capsys):
