@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -157,19 +158,22 @@ def _try_training(run: Training, machine: Machine) -> float:
 def _measure_step(batch: Batch, state: TrainState, plan, machine: Machine) -> float:
     """Take steps on the clips of ``batch``, log their memory, and return the seconds per clip.
 
-    On a GPU they are repeated to a whole pass, whose memory is measured; on a CPU, which has no limit that could be
-    tried, the memory of a pass is the larger the more clips it has.
+    They are repeated to a whole pass; not so on a CPU, which has no limit that could be tried, where that would take
+    long or much of the memory: both are then the larger the more clips a pass has.
     """
-    size = plan.micro_batch or plan.clips_per_step
-    num_clips = size if machine.device.type == "cuda" else min(size, len(batch.clips))
-    batch = Batch(*(tensor[torch.arange(num_clips) % len(tensor)] for tensor in batch[:4])).to(machine.device)
-    if machine.device.type == "cuda":
+    size, is_gpu = plan.micro_batch or plan.clips_per_step, machine.device.type == "cuda"
+    if is_gpu:
         torch.cuda.reset_peak_memory_stats(machine.device)
     before = 2**20 * peak_mib(machine.device)
-    seconds = _timed(lambda: take_step(state, *_transform(batch, plan), plan), machine.device)
     fixed = 3 * sum(p.numel() * p.element_size() for p in state.model.parameters())  # gradients and moments
-    grown = 2**20 * peak_mib(machine.device) - before
-    num_bytes = before + grown + max(0, grown - fixed) / num_clips * (size - num_clips)
+    for num_clips in [size] if is_gpu else sorted({min(size, len(batch.clips)), size}):
+        clips = torch.arange(num_clips) % len(batch.clips)
+        part = Batch(*(tensor[clips] for tensor in batch[:4])).to(machine.device)
+        seconds = _timed(partial(_take_step, part, state, plan), machine.device)
+        grown = 2**20 * peak_mib(machine.device) - before
+        num_bytes = before + grown + max(0, grown - fixed) / num_clips * (size - num_clips)
+        if seconds * size > _LONG_STEP_SEC * num_clips or 2 * num_bytes * machine.num_processes > machine.num_bytes:
+            break
     measured = "measured" if num_clips == size else f"from {num_clips} clips"
     level = logging.WARNING if num_bytes * machine.num_processes > machine.num_bytes else logging.INFO
     logger.log(
@@ -179,8 +183,9 @@ def _measure_step(batch: Batch, state: TrainState, plan, machine: Machine) -> fl
     return seconds / num_clips
 
 
-def _transform(batch: Batch, plan) -> tuple[torch.Tensor, torch.Tensor]:
-    return plan.batch_transform(batch.clips, batch.labels, np.random.default_rng(plan.seed))
+def _take_step(batch: Batch, state: TrainState, plan) -> None:
+    clips, targets = plan.batch_transform(batch.clips, batch.labels, np.random.default_rng(plan.seed))
+    take_step(state, clips, targets, plan)
 
 
 def _try_evaluation(model, evaluation: Evaluation, machine: Machine, kind: str) -> float:
