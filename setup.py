@@ -24,7 +24,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["slowfast", "slowfast.*"]),
-    package_data={"slowfast.prepare": ["*.csv"]},
+    package_data={"slowfast.prepare": ["*.csv"], "slowfast.inference": ["weights/*"]},
     install_requires=read_requirements("requirements.txt"),
     extras_require={
         path.stem.removeprefix("requirements-"): read_requirements(path) for path in ROOT.glob("requirements-*.txt")

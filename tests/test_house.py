@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "synthetic": {"utils", "config"},
     "engine": GROUND | {"models", "datasets"},
     "analysis": GROUND | {"models", "datasets", "engine"},
+    "inference": GROUND | {"models", "datasets", "engine", "prepare"},
     "benchmark": GROUND | {"models", "datasets", "engine", "synthetic", "analysis"},
 }
 

@@ -49,6 +49,10 @@ class CfgNode(_YacsCfgNode):
         for path, tree in trees:
             _merge(self, tree, where=path, prefix="")
 
+    def merge_from_text(self, text: str, where: str) -> None:
+        """Override values by those of a dumped configuration; ``where`` it is from is for messages."""
+        _merge(self, yaml.safe_load(text), where, prefix="")
+
     def merge_from_list(self, cfg_list: Sequence) -> None:
         """Override values by ``["KEY", value, "KEY", value, ...]``; strings are read as YAML, as in a file."""
         if len(cfg_list) % 2:

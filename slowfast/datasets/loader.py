@@ -5,7 +5,7 @@ Dimension letters: ``B`` clips of a batch, ``T`` frames, ``S`` side of the crop 
 
 import functools
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 
 from slowfast.config.parser import CfgNode
 from slowfast.datasets.build import build_dataset
-from slowfast.datasets.video_dataset import BadVideo, Sample
+from slowfast.datasets.video_dataset import BadVideo, Sample, VideoDataset
 from slowfast.utils.errors import UserError
 
 # A decoder that hangs in native code cannot be interrupted: the loader gives up instead of waiting for ever.
@@ -150,7 +150,13 @@ def construct_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int = 
     else:
         sampler = eval_share(len(dataset), rank, world_size)
         batch_size, side = -(-cfg.TEST.BATCH_SIZE // world_size), cfg.DATA.TEST_CROP_SIZE
-    num_workers = cfg.DATA_LOADER.NUM_WORKERS
+    return make_loader(cfg, dataset, batch_size, sampler, side, cfg.DATA_LOADER.NUM_WORKERS)
+
+
+def make_loader(
+    cfg: CfgNode, dataset: VideoDataset, batch_size: int, sampler: Iterable, side: int, num_workers: int
+) -> DataLoader:
+    """Make the loader of a data set whose clips are ``side`` px wide and high."""
     return DataLoader(
         dataset,
         batch_size,

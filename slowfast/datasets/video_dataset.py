@@ -66,7 +66,8 @@ class VideoDataset(Dataset):
             with self.open(record) as reader:
                 return reader.read_each(choose(reader.num_frames))
         except DecodeError as error:
-            return BadVideo(video_index, error.path, f"{error.reason} ({record.origin})")
+            place = f" ({record.origin})" if record.origin else ""
+            return BadVideo(video_index, error.path, f"{error.reason}{place}")
 
     def make_item(
         self, video_index: int, part: int, choose: Callable[[int], np.ndarray], *draws: Any

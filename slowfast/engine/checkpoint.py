@@ -266,7 +266,7 @@ def starting_weights(start: str, config: str, compared: tuple[str, ...] = (), ig
     start = full_path(start)
     if os.path.isfile(start) and not start.endswith((".yaml", ".yml")):
         return start
-    output_dir, command = _find_run(start)
+    output_dir, command = find_run(start)
     best = os.path.join(output_dir, FOLDER, BEST)
     newest = read_newest(output_dir) or ((best, read_checkpoint(best)) if os.path.isfile(best) else None)
     if newest is None:
@@ -294,12 +294,12 @@ def starting_weights(start: str, config: str, compared: tuple[str, ...] = (), ig
     return best
 
 
-def _find_run(start: str) -> tuple[str, str]:
+def find_run(start: str, wanted: str = "MODEL.PRETRAINED: weight file") -> tuple[str, str]:
     """Return the output folder of an experiment, and how to train it as part of a sentence."""
     if os.path.isdir(os.path.join(start, FOLDER)):
         return start, ""
     path = os.path.join(start, CONFIG_FILE) if os.path.isdir(start) else start
     if not os.path.isfile(path) or not path.endswith((".yaml", ".yml")):
         problem = f"has no {CONFIG_FILE}" if os.path.isdir(start) else "does not exist"
-        raise UserError(f"MODEL.PRETRAINED: weight file or experiment {start} {problem}; see docs/data.md")
+        raise UserError(f"{wanted} or experiment {start} {problem}; see docs/data.md")
     return load_cfg(path).OUTPUT_DIR, f" ({training_command(path)})"

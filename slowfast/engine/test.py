@@ -250,7 +250,7 @@ def score_views(model: nn.Module, evaluation: Evaluation, description: str) -> V
     was_training = model.training
     model.eval()
     videos, views, logits, bad_videos = [], [], [], []
-    for batch in progress_bar(loader, len(loader), description, process.is_main):
+    for batch in progress_bar(loader, len(loader), description, process.is_main and description != ""):
         bad_videos += [(bad.video_index, bad.path, bad.reason) for bad in batch.bad]
         if bad_videos and is_strict:
             break
@@ -272,7 +272,7 @@ def score_views(model: nn.Module, evaluation: Evaluation, description: str) -> V
         raise UserError(f"{path} has no score: {reason}. Exclude it, or set TEST.ON_BAD_VIDEO count_wrong")
     shares = gather_to_main((videos, views, logits))
     bad = {index: (path, reason) for index, path, reason in bad_anywhere}
-    return None if shares is None else _assemble(shares, bad, loader.dataset)
+    return None if shares is None else _assemble(shares, bad, loader.dataset, evaluation.on_bad_video)
 
 
 def _not_finite(logits: np.ndarray, batch: Batch, dataset, precision: str) -> list[tuple[int, str, str]]:
@@ -282,13 +282,14 @@ def _not_finite(logits: np.ndarray, batch: Batch, dataset, precision: str) -> li
     return [(video, dataset.records[video].path, reason) for video in np.unique(batch.video_index[rows]).tolist()]
 
 
-def _assemble(shares: list[tuple], bad: dict[int, tuple[str, str]], dataset) -> ViewScores:
+def _assemble(shares: list[tuple], bad: dict[int, tuple[str, str]], dataset, on_bad_video: str) -> ViewScores:
     """Join the scores of all processes and prove that every view was scored exactly once."""
     videos, views, logits = ([array for share in shares for array in share[part]] for part in range(3))
-    if not logits:
+    if not logits and on_bad_video != "report":
         path, reason = next(iter(bad.values()))
         raise UserError(f"none of the {dataset.num_videos} videos can be decoded; the first one: {path}: {reason}")
-    table = np.full((dataset.num_videos, dataset.num_views, logits[0].shape[1]), np.nan, dtype=np.float32)
+    num_classes = logits[0].shape[1] if logits else 1
+    table = np.full((dataset.num_videos, dataset.num_views, num_classes), np.nan, dtype=np.float32)
     times_scored = np.zeros(table.shape[:2], dtype=np.int64)
     for video, view, scores in zip(videos, views, logits, strict=True):
         table[video, view] = scores
@@ -300,6 +301,6 @@ def _assemble(shares: list[tuple], bad: dict[int, tuple[str, str]], dataset) -> 
         video, view = np.argwhere(times_scored != 1)[0]
         raise RuntimeError(f"view {view} of video {video} was scored {times_scored[video, view]} times, not once")
     bad_videos = [{"path": path, "reason": reason} for path, reason in bad.values()]
-    for video in bad_videos[:_MAX_WARNINGS]:
+    for video in () if on_bad_video == "report" else bad_videos[:_MAX_WARNINGS]:
         logger.warning("counted as wrong, one of %d: %s: %s", len(bad), video["path"], video["reason"])
     return ViewScores(table, np.asarray(dataset.labels), bad_videos)

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
+import torch
 from fvcore.common.registry import Registry
 from torch import nn
 
@@ -46,6 +47,10 @@ class Model(nn.Module):
             if is_norm and not any(parameter.requires_grad for parameter in module.parameters()):
                 module.eval()
         return self
+
+    def forward_features(self, clips: torch.Tensor) -> torch.Tensor:
+        """Return the map (B, C, T', H', W') whose mean the classifier sees, of clips (B, 3, T, H, W)."""
+        raise UserError(f"{type(self).__name__} has no features to give")
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """Return all parameters by depth, from stem to head; [] where SOLVER.LAYER_DECAY is not supported."""

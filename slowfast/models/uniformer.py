@@ -120,9 +120,12 @@ class Uniformer(Model):
             maps.append(x)
         return maps
 
+    def forward_features(self, clips: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.forward_stages(clips)[-1])  # (B, C_4, T', H / 32, W / 32)
+
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Return logits (B, K) of clips (B, 3, T, H, W)."""
-        x = self.norm(self.forward_stages(clips)[-1])  # (B, C_4, T', H / 32, W / 32)
+        x = self.forward_features(clips)
         return self.head(x.mean(dim=tuple(range(2, x.dim()))))
 
     def layer_groups(self) -> list[list[nn.Parameter]]:

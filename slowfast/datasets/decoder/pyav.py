@@ -62,6 +62,7 @@ class PyAvVideo(FrameReader):
             with decode_errors(path, *_ERRORS):
                 self._open()
                 self.codec = self._stream.codec_context.codec.canonical_name
+                self.frames_per_sec = float(self._stream.average_rate or self._stream.guessed_rate or 0) or None
                 self._scan()
                 self.num_frames = self._count()
         except BaseException:

@@ -35,6 +35,7 @@ class FrameReader(AbstractContextManager):
     path: str
     num_frames: int
     source = "video"  # the value of DATA.SOURCE for such data
+    frames_per_sec: float | None = None  # on average, where it is known
     _shape: tuple[int, ...] | None = None
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:

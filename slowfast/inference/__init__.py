@@ -1,0 +1,1 @@
+"""Use of trained models: load them, predict, explain, export."""

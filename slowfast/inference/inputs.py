@@ -1,0 +1,102 @@
+"""Videos as users have them: files, folders, list files and arrays, as a source of ``datasets.build``."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from slowfast.config.parser import CfgNode
+from slowfast.datasets.decoder import DecodeError, FrameFolder, FrameReader, ImageFile, open_video
+from slowfast.datasets.image_folder import IMAGE_ENDINGS
+from slowfast.datasets.manifest import Record, read_manifest
+from slowfast.datasets.video_list import VideoList
+from slowfast.utils.errors import UserError
+from slowfast.utils.files import full_path
+
+LIST_ENDINGS = (".csv", ".txt")
+
+Video = str | os.PathLike | np.ndarray
+
+
+class _Frames(FrameReader):
+    """Frames in memory."""
+
+    def __init__(self, frames: np.ndarray) -> None:
+        self.path, self.num_frames, self._frames = "frames", len(frames), frames
+
+    def _decode(self, needed: list[int]) -> dict[int, np.ndarray]:
+        return {index: self._frames[index] for index in needed}
+
+
+class Inputs:
+    """Videos to predict: files, folders with the frames of a video, and arrays (T, H, W, 3) uint8 RGB."""
+
+    class_names = None
+
+    def __init__(self, videos: Iterable[Video | Record], cfg: CfgNode) -> None:
+        self._arrays: dict[str, np.ndarray] = {}
+        self._list = VideoList((), None, cfg.DATA)
+        self.records = [self._record(video) for video in videos]
+        if not self.records:
+            raise UserError("there are no videos to predict")
+
+    def _record(self, video: Video | Record) -> Record:
+        if isinstance(video, Record):
+            return video
+        if isinstance(video, np.ndarray):
+            if video.ndim != 4 or video.shape[3] != 3 or video.dtype != np.uint8 or not video.size:
+                raise UserError(f"frames must be uint8 RGB (T, H, W, 3), found {video.dtype} {video.shape}")
+            name = f"frames {len(self._arrays)}"
+            self._arrays[name] = video
+            return Record(name, 0, len(video), "", name)
+        path = os.fspath(video)
+        return Record(path, 0, None, "", path)
+
+    def open(self, record: Record) -> FrameReader:
+        """Open a video, whatever it is."""
+        if record.path in self._arrays:
+            return _Frames(self._arrays[record.path])
+        if record.origin:  # of a list, to be read as the run's own lists
+            return self._list.open(record)
+        if os.path.isdir(record.path):
+            return open_folder(record.path)
+        return ImageFile(record.path) if is_image(record.path) else open_video(record.path)
+
+
+def is_image(path: str) -> bool:
+    """Return whether a name is that of a still image; an animated GIF is a video."""
+    return path.lower().endswith(IMAGE_ENDINGS) and not path.lower().endswith(".gif")
+
+
+def open_folder(path: str) -> FrameFolder:
+    """Open the images of a folder, in the order of their names, as the frames of a video."""
+    names = sorted(name for name in os.listdir(path) if is_image(name))
+    if not names:
+        raise DecodeError(path, "the folder has no images")
+    reader = FrameFolder(path, "", 0, len(names))
+    reader.names = names
+    return reader
+
+
+def expand(paths: Sequence[str], cfg: CfgNode) -> list[str | Record]:
+    """Return the videos of files, folders and list files, in the order given.
+
+    A folder with images is one video, any other one stands for the files below it. The lines of a list file are those
+    of a list of the run, relative to its DATA.PATH_PREFIX or DATA.PATH_TO_DATA_DIR.
+    """
+    videos: list[str | Record] = []
+    for path in paths:
+        if path.lower().endswith(LIST_ENDINGS):
+            prefix = full_path(cfg.DATA.PACKED or cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR)
+            videos += read_manifest(path, prefix, cfg.DATA.SOURCE, 0)
+        elif os.path.isdir(path) and not any(is_image(name) for name in os.listdir(path)):
+            files = sorted(str(file) for file in Path(path).rglob("*") if file.is_file() and file.name[0] != ".")
+            if not files:
+                raise UserError(f"{path} has no videos")
+            videos += files
+        elif os.path.exists(path):
+            videos.append(path)
+        else:
+            raise UserError(f"{os.path.abspath(path)} does not exist")
+    return videos
