@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 COLUMNS = ("path", "label", "class", "probability", "error")
 # Classes in the picture of a timeline: those with the highest probability in any window.
-_NUM_DRAWN = 8
+_NUM_DRAWN = 12
 
 
 def predict(
