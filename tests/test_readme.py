@@ -32,9 +32,10 @@ def test_counts_are_those_that_the_command_prints(command, output):
     assert run(["bash", "-c", command], timeout=120) == output
 
 
-def test_python_of_the_first_page_runs():
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
-    run([sys.executable, "-c", code], timeout=120)
+@pytest.mark.parametrize("page", ["README.md", "docs/use.md"])
+def test_python_of_a_page_runs(page):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.S)
+    assert "moving up-right" in run([sys.executable, "-c", code], timeout=120)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -48,6 +49,8 @@ def test_configurations_are_valid(block, tmp_path):
 def test_named_paths_and_links_exist(page):
     text = page.read_text(encoding="utf-8")
     made_by_the_reader = (
+        "output/",
+        "data/quickstart",
         "exp/quickstart/output",
         "exp/small_window",
         "configs/mine.yaml",
