@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from slowfast.ops.emim import dense, emim_attention
+from slowfast.ops.emim import dense, emim_attention, plain
 
 
 def draw(*shape, dtype=torch.float64, seed=0):
@@ -49,6 +49,14 @@ def test_result_does_not_depend_on_how_the_work_is_cut(monkeypatch, block_bytes)
     monkeypatch.setattr(dense, "CPU_BLOCK_BYTES", block_bytes)
     found = [operator(*tensors, *options) for operator, tensors, options in operators]
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 14, 9, 2, 4, 5), (1, 1, 3, 4, 2, 4, 7), (1, 2, 10, 8, 1, 4, 3)])
+def test_what_is_exported_computes_the_same(shape):
+    weights, first, second, window = inputs_of(shape)
+    for name, factor in (("affinity", first), ("context", weights)):
+        found, expected = (getattr(module, name)(factor, second, window, 0.5) for module in (plain, dense))
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_no_key_or_value_is_copied_into_windows():

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import torch
 
-from slowfast.ops.emim.dense import affinity, attend_dense
+from slowfast.ops.emim.dense import attend_dense, operators
 from slowfast.ops.emim.motion import MotionWeights
 from slowfast.ops.emim.natten import attend_natten, why_not_natten
 from slowfast.ops.emim.reference import attend_reference, window_products
@@ -113,7 +113,7 @@ def cost_volume(
     if backend in ("natten", "triton"):
         raise UserError(f"EMIM.BACKEND {backend} cannot run: it returns no affinities, which are all of a cost volume")
     _check(query, key, key, window, None, None, rules)
-    products, distinct = (window_products, False) if backend == "reference" else (affinity, True)
+    products, distinct = (window_products, False) if backend == "reference" else (operators()[0], True)
     return over_pairs(
         lambda q, k, *_: products(q, k, window, rules.pad_value), query, key, key, rules, distinct=distinct
     )

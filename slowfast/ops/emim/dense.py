@@ -2,8 +2,8 @@
 
 ``emim::affinity`` (query . window of keys), ``emim::context`` (weighted sum of a window of values) and
 ``emim::scatter`` (its transpose: every token adds to the window around its place) are all that EMIM needs, forward and
-backward, and each one's derivatives are the other two. As operators they are opaque to ``torch.compile`` and
-``torch.export``, and FLOP counters see K * K products a token, whatever is computed beside them.
+backward, and each one's derivatives are the other two. As operators they are opaque to ``torch.compile``, and FLOP
+counters see K * K products a token, whatever is computed beside them; ``torch.export`` is given ``plain`` instead.
 
 With the keys on the padded grid, the score of query (y, x) against displacement (dy, dx) lies in the matrix of all
 scores at row ``y * W + x`` and column ``(y + dy) * Wp + (x + dx)``: moving one query to the right moves its window one
@@ -15,13 +15,14 @@ Shapes: query, key, value, source (B, F, H, W, N, D); weights (B, F, H, W, N, P)
 first tensor meets frame f of the second; keys and values outside the image are ``pad_value`` in every channel.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import register_flop_formula
 
+from slowfast.ops.emim import plain
 from slowfast.ops.emim.motion import attend
 from slowfast.ops.emim.rules import outside_image
 from slowfast.ops.precision import wide, without_autocast
@@ -35,11 +36,17 @@ WHOLE_FRAME_BYTES = 2**18
 
 def attend_dense(query, key, value, window, relative_bias, motion, rules):
     """EMIM between the frames of pairs, (B, F, H, W, N, D) each; see :func:`slowfast.ops.emim.emim_attention`."""
+    affinity, context = operators()
     products = affinity(query, key, window, rules.pad_value)  # (B, F, H, W, N, P)
     bias = None if relative_bias is None else relative_bias.flatten(1)  # (N, P)
     outside = outside_image(query, window, rules)
     sum_values = partial(context, value=value, window=window, pad_value=rules.pad_value)
     return attend(products, bias, query.shape[-1], motion, outside, sum_values)
+
+
+def operators() -> tuple[Callable, Callable]:
+    """Return ``affinity`` and ``context``, in operators of ONNX while a program is exported."""
+    return (plain.affinity, plain.context) if torch.compiler.is_exporting() else (affinity, context)
 
 
 @torch.library.custom_op("emim::affinity", mutates_args=())
