@@ -124,8 +124,9 @@ declare(
     ),
     PRETRAINED=text(
         "",
-        "Weights to start from: a file (.pth, .safetensors; 2-D ones are inflated), or a finished experiment, by its "
-        'folder (`exp/NAME`), YAML file or OUTPUT_DIR, whose best checkpoint is taken; "" trains from scratch.',
+        "Weights to start from: a file (.pth, .safetensors; 2-D ones are inflated), published ones by name "
+        "(`uniformer_s_in1k`, `hf-hub:USER/REPOSITORY[/FILE]`), or a finished experiment, by its folder (`exp/NAME`), "
+        'YAML file or OUTPUT_DIR, whose best checkpoint is taken; "" trains from scratch.',
     ),
     FREEZE=names(
         [],

@@ -17,6 +17,7 @@ from slowfast.config.parser import KEYS, flat_settings
 from slowfast.engine.record import Recorder
 from slowfast.engine.results import RESULTS, read_results
 from slowfast.models.pretrained import read_checkpoint
+from slowfast.models.zoo import fetch, is_remote
 from slowfast.utils.distributed import broadcast_from_main, gather_to_all
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import full_path, replacing
@@ -179,7 +180,7 @@ def read_newest(output_dir: str) -> tuple[str, dict] | None:
 def checkpoint_to_test(output_dir: str, configured: str, chosen: str | int) -> str:
     """Return the file ``configured`` if given, else the checkpoint ``chosen``: "best", "last", or epochs done."""
     if configured:
-        return full_path(configured)
+        return fetch(configured) if is_remote(configured) else full_path(configured)
     folder = os.path.join(output_dir, FOLDER)
     paths = [*list_checkpoints(output_dir), os.path.join(folder, BEST)]
     names = [os.path.basename(path) for path in paths if os.path.isfile(path)]
@@ -257,12 +258,14 @@ def starting_weights(start: str, config: str, compared: tuple[str, ...] = (), ig
     """Return the weight file that MODEL.PRETRAINED means.
 
     Args:
-        start: a weight file; or an earlier experiment, by its folder (``exp/NAME``), its YAML file or the output folder
-            of its run, whose best checkpoint is taken.
+        start: a weight file, or its name in the zoo or on the Hub; or an earlier experiment, by its folder
+            (``exp/NAME``), its YAML file or the output folder of its run, whose best checkpoint is taken.
         config: the dumped settings of the run that is to start.
         compared: beginnings of the keys that decide what weights mean; the log warns where they differ.
         ignored: keys among them that do not.
     """
+    if is_remote(start):
+        return fetch(start)
     start = full_path(start)
     if os.path.isfile(start) and not start.endswith((".yaml", ".yml")):
         return start

@@ -197,16 +197,18 @@ def _write_pt2(model: VideoModel, folder: Path, source: str, half: bool) -> Run:
 def _write_onnx(model: VideoModel, folder: Path, source: str, half: bool) -> Run:
     try:
         import onnxruntime
-        import onnxscript  # noqa: F401
+        from onnxscript.optimizer import fold_constants
     except ImportError as error:
         raise UserError(f'{error.name} is missing, which ONNX needs: pip install "slowfast[export]"') from error
     logger.info("tracing and translating, which takes minutes for large models")
-    # Without its optimisation, which takes as long as all the rest and does what ONNX Runtime does when it loads.
-    torch.onnx.export(
-        model.model, (random_clips(model, 2),), folder / "model.onnx", dynamo=True, verbose=False, optimize=False,
-        external_data=False,
+    program = torch.onnx.export(
+        model.model, (random_clips(model, 2),), dynamo=True, verbose=False, optimize=False,
         input_names=["clips"], output_names=["logits"], dynamic_shapes=({0: "batch"},),
     )  # fmt: skip
+    # Of the exporter's optimisations, which take as long as all the rest, what ONNX Runtime does not do before it looks
+    # for convolutions that it has fast kernels for.
+    fold_constants(program.model)
+    program.save(folder / "model.onnx")
     write_json(str(folder / "model.json"), preprocessing(model))
     shutil.copy(str(resources.files(__package__).joinpath("run_onnx.py")), folder / "run_onnx.py")
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])

@@ -129,30 +129,33 @@ def fetch(source: str, file: str = "model.safetensors") -> str:
         repository, file = "/".join(parts[:2]), parts[2] if len(parts) > 2 else file
     path = full_path(os.path.join(LOCAL_FOLDER, file))
     if source not in ZOO or not os.path.isfile(path):
-        path = _download(repository, file, path)
+        path = _download(repository, file, f"put it at {path}" if source in ZOO else "name that file instead")
     if source in ZOO and (found := _sha256(path)) != ZOO[source].sha256:
         problem = f"SHA-256 {found}, the published file {ZOO[source].sha256}"
         raise UserError(f"{path} has {problem}: delete it, and it is fetched anew")
     return path
 
 
-def _download(repository: str, file: str, local: str) -> str:
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+def _download(repository: str, file: str, instead: str) -> str:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    if not isinstance(try_to_load_from_cache(repository, file), str):
-        logger.info("fetching %s of %s from the Hugging Face Hub", file, repository)
     try:
+        if not isinstance(try_to_load_from_cache(repository, file), str):
+            logger.info("fetching %s of %s from the Hugging Face Hub", file, repository)
+            # Fails at once without network, where the download itself would try for half a minute.
+            get_hf_file_metadata(hf_hub_url(repository, file), timeout=10)
         return hf_hub_download(repository, file)
-    except LocalEntryNotFoundError as error:
-        put = f"download {file} of https://huggingface.co/{repository} elsewhere and put it at {local}"
-        raise UserError(f"the Hugging Face Hub cannot be reached, and {file} is not in its cache: {put}") from error
     except (EntryNotFoundError, RepositoryNotFoundError) as error:
-        problem = f"has no {file}" if isinstance(error, EntryNotFoundError) else "does not exist or is private"
-        raise UserError(f"{HUB_PREFIX}{repository} {problem} on the Hugging Face Hub") from error
+        if not isinstance(error, LocalEntryNotFoundError):
+            problem = f"has no {file}" if isinstance(error, EntryNotFoundError) else "does not exist or is private"
+            raise UserError(f"{HUB_PREFIX}{repository} {problem} on the Hugging Face Hub") from error
+        reason = error
     except Exception as error:  # of its network library, whichever it uses
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{HUB_PREFIX}{repository}/{file} could not be fetched: {reason}") from error
+        reason = error
+    why = (str(reason) or type(reason).__name__).splitlines()[0]
+    advice = f"download {file} of https://huggingface.co/{repository} elsewhere and {instead}"
+    raise UserError(f"the Hugging Face Hub cannot be reached ({why}), and {file} is not in its cache: {advice}")
 
 
 def _sha256(path: str) -> str:
