@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "synthetic": {"utils", "config"},
     "engine": GROUND | {"models", "datasets"},
     "analysis": GROUND | {"models", "datasets", "engine"},
-    "inference": GROUND | {"models", "datasets", "engine", "prepare"},
+    "inference": GROUND | {"models", "datasets", "engine", "prepare", "synthetic"},
     "benchmark": GROUND | {"models", "datasets", "engine", "synthetic", "analysis"},
 }
 

@@ -5,7 +5,7 @@ Dimension letters: ``M`` videos, ``V`` views of a video, ``K`` classes, ``T`` fr
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
@@ -148,6 +148,12 @@ class VideoModel:
             maps.append(self.model.forward_features(self.normalize(batch.clips.to(self.device))))
         features = torch.cat(maps).float()  # (V, C, T', H', W')
         return (features[0] if kind == "map" else features.flatten(2).mean((0, 2))).cpu().numpy()
+
+    def explain(self, video: Video, what: Sequence[str] = ("cam", "gradcam"), label: str | int | None = None):
+        """Return what the prediction of a video rests on: see :func:`slowfast.inference.explain.explain`."""
+        from slowfast.inference.explain import explain
+
+        return explain(self, video, what, label)
 
 
 def sample_video() -> str:

@@ -150,24 +150,52 @@ def render(seed: int | np.random.SeedSequence, label: int, spec: SceneSpec, kind
     reverse order. ``label`` and ``kind`` are positions in ``spec.class_names`` and ``spec.kinds``.
     """
     artist = _Artist(seed, spec)
-    ground, colour = artist.colour(), artist.colour()
-    if artist.is_coloured:  # half a cycle apart: the sprite never melts into the ground
-        colour = (ground + 128 + _COLOUR_SPREAD * (colour / 128 - 1)) % 256
-    texture = artist.texture(spec.clutter)
-    target = artist.sprite(spec.kinds[kind], colour, spec.diameter[1]), artist.path(spec.motions[label // 2])
-    distractors = [artist.distractor() for _ in range(spec.num_distractors)]
-    camera = np.arange(spec.num_frames)[:, None] * artist.velocity(spec.camera_pan)  # (L, xy)
-    camera = camera + spec.camera_jitter * artist.rng.standard_normal(camera.shape)
+    ground, texture, sprites, camera = artist.cast(label, kind)
 
     def backdrop(y: np.ndarray, x: np.ndarray) -> np.ndarray:
         pixels = spec.texture_contrast * BACKGROUND_AMPLITUDE * evaluate_texture(texture, y, x)
         return np.clip(ground + pixels, 0, 255)
 
-    frames = film(backdrop, [*distractors, target], camera, spec.size)
+    frames = film(backdrop, sprites, camera, spec.size)
     if spec.noise_std > 0:
         frames += spec.noise_std * artist.rng.standard_normal(frames.shape, np.float32)
     clip = np.clip(np.rint(frames), 0, 255).astype(np.uint8)
     return clip[::-1].copy() if label % 2 else clip
+
+
+def true_motion(
+    seed: int | np.random.SeedSequence, label: int, spec: SceneSpec, kind: int = 0, interval: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how every pixel of the clip that :func:`render` makes moves until ``interval`` frames later.
+
+    Returns:
+        Displacements (x, y) in px, float32 (L - interval, S, S, 2), of what is seen at each pixel, and whether that is
+        the target, bool (L - interval, S, S).
+    """
+    _, _, sprites, camera = _Artist(seed, spec).cast(label, kind)
+    order = slice(None, None, -1 if label % 2 else 1)
+    camera = camera[order]
+    motion = np.tile((camera[interval:] - camera[:-interval])[:, None, None], (1, spec.size, spec.size, 1))
+    grid = np.arange(spec.size) / spec.size
+    places = np.stack(np.meshgrid(grid, grid), axis=-1)  # (S, S, xy), frame sides
+    for sprite, states in sprites:
+        solid = np.dstack([np.ones_like(sprite[..., :3]), sprite[..., 3]])
+        is_seen = film(lambda y, x: np.zeros((len(y), len(x), 3)), [(solid, states[order])], camera, spec.size)[..., 0]
+        is_seen = is_seen[:-interval] > 0.5
+        now, later = states[order][:-interval], states[order][interval:]
+        arm = _shortest(places - (now[:, :2] + camera[:-interval])[:, None, None])  # (L - interval, S, S, xy)
+        growth, turn = later[:, 2] / now[:, 2], later[:, 3] - now[:, 3]
+        cos, sin = (growth * wave(turn) for wave in (np.cos, np.sin))
+        matrix = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], axis=1)
+        shift = _shortest(later[:, :2] - now[:, :2]) + camera[interval:] - camera[:-interval]
+        moved = np.einsum("tij,tyxj->tyxi", matrix, arm) - arm + shift[:, None, None]
+        motion = np.where(is_seen[..., None], moved, motion)
+    return (motion * spec.size).astype(np.float32), is_seen
+
+
+def _shortest(vector: np.ndarray) -> np.ndarray:
+    """Return the shortest way on the torus, in frame sides."""
+    return (vector + 0.5) % 1 - 0.5
 
 
 class _Artist:
@@ -177,6 +205,26 @@ class _Artist:
         self.rng = np.random.default_rng(seed)
         self.spec = spec
         self.is_coloured = spec.style == "motions"
+
+    def cast(self, label: int, kind: int) -> tuple[np.ndarray, np.ndarray, list[tuple], np.ndarray]:
+        """Draw the ground's colour and texture, the sprites with their paths, the target last, and the camera's path.
+
+        All of them are those of the motion played forwards, ``label & ~1``.
+        """
+        spec = self.spec
+        ground, colour = self.colour(), self.colour()
+        if self.is_coloured:  # half a cycle apart: the sprite never melts into the ground
+            colour = (ground + 128 + _COLOUR_SPREAD * (colour / 128 - 1)) % 256
+        texture = self.texture(spec.clutter)
+        target = self.sprite(spec.kinds[kind], colour, spec.diameter[1]), self.path(spec.motions[label // 2])
+        distractors = [self.distractor() for _ in range(spec.num_distractors)]
+        camera = np.arange(spec.num_frames)[:, None] * self.velocity(spec.camera_pan)  # (L, xy)
+        return (
+            ground,
+            texture,
+            [*distractors, target],
+            camera + spec.camera_jitter * self.rng.standard_normal(camera.shape),
+        )
 
     def colour(self) -> np.ndarray:
         if self.is_coloured:

@@ -52,9 +52,9 @@ def draw_batch(
     rows = shown.byte().permute(0, 3, 1, 4, 2).flatten(2, 3).numpy()
     numbers = ", ".join(str(index + 1) for index in chosen)
     page_width = max(rows.shape[2], 4 * _SIDE)
-    strips = [_line(f"{title}; frames {numbers} of {num_frames}, {width} x {height} px", page_width)]
+    strips = [text_line(f"{title}; frames {numbers} of {num_frames}, {width} x {height} px", page_width)]
     for row, target in zip(rows, targets.float().cpu().numpy()):
-        strips += [_line(describe_target(target, label_smoothing, class_names), page_width)]
+        strips += [text_line(describe_target(target, label_smoothing, class_names), page_width)]
         strips += [np.pad(row, ((0, 0), (0, page_width - row.shape[1]), (0, 0)), constant_values=255)]
     return np.concatenate(strips)
 
@@ -69,7 +69,7 @@ def describe_target(target: np.ndarray, label_smoothing: float, class_names: Seq
     return " + ".join(f"{100 * shares[label]:.0f} % {name}" for label, name in zip(labels, names))
 
 
-def _line(text: str, width: int) -> np.ndarray:
+def text_line(text: str, width: int) -> np.ndarray:
     """Draw a line of text, cut where it ends."""
     # Matplotlib brings a font that has more than the Latin alphabet; importing it would take half a second.
     folder = importlib.util.find_spec("matplotlib").submodule_search_locations[0]

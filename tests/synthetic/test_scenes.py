@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from slowfast.synthetic import scenes
-from slowfast.synthetic.scenes import KINDS, SCENES, SceneSpec, render
+from slowfast.synthetic.scenes import KINDS, SCENES, SceneSpec, render, true_motion
 from slowfast.utils.errors import UserError
 
 MOTIONS = SceneSpec().class_names
@@ -257,3 +257,19 @@ def test_a_seed_gives_the_clip_that_it_always_gave(spec, label, kind, mean, spre
 def test_values_that_contradict_each_other_are_refused(changes, words):
     with pytest.raises(UserError, match=words):
         SceneSpec(**changes)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.style)
+@pytest.mark.parametrize(("label", "interval"), [(1, 1), (6, 2), (8, 1), (11, 1)])
+def test_the_true_motion_leads_every_pixel_to_its_place_in_a_later_frame(spec, label, interval):
+    spec = dataclasses.replace(spec, noise_std=0.0, camera_jitter=0.02)
+    clip = render(3, label, spec).astype(np.float32)
+    motion, is_target = true_motion(3, label, spec, interval=interval)
+    place = motion + np.stack(np.meshgrid(*[np.arange(spec.size, dtype=np.float32)] * 2), -1)
+    for now, later, there, mask in zip(clip, clip[interval:], place, is_target):
+        wide = np.tile(later, (3, 3, 1))  # opposite borders are joined
+        found = cv2.remap(wide, (there % spec.size) + spec.size, None, cv2.INTER_LINEAR)
+        assert 0 < mask.sum() < mask.size / 2
+        for part in (mask, ~mask):  # medians: some are hidden later
+            error, still = (np.median(np.abs(other - now).max(-1)[part]) for other in (found, later))
+            assert error < max(2.5, 0.25 * still)
