@@ -1,6 +1,10 @@
 """Test a checkpoint over several views, python tools/test_net.py --cfg FILE [KEY VALUE ...], or compute metrics,
 ensembles and comparisons from scores that tests have saved, python tools/test_net.py --from-scores FILE [FILE ...]
 (which --from-scores --help explains).
+
+--perturb reverse|shuffle|single_frame tests with the frames of every clip backwards, in an order drawn for each video,
+or all the same: what is lost is the part of the accuracy that needs time. The results go to OUTPUT_DIR/perturb_ORDER;
+difference.csv there has that part for every class, if the plain test was made before.
 """
 
 import argparse
@@ -52,6 +56,10 @@ if __name__ == "__main__":
     if "--from-scores" in sys.argv:
         run_tool(partial(from_scores, [argument for argument in sys.argv[1:] if argument != "--from-scores"]))
 
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--perturb", choices=("reverse", "shuffle", "single_frame"), default="")
+    chosen, argv = parser.parse_known_args()
+
     from slowfast.engine.run import main
 
-    sys.exit(main(tasks=("test",), description=__doc__))
+    sys.exit(main(("test",), __doc__, argv, chosen.perturb))

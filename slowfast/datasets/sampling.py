@@ -66,6 +66,19 @@ class DenseSampler:
         return np.clip(start + steps, 0, num_frames - 1).astype(np.int64)
 
 
+# Orders of a clip's frames that take the order of time away, or all of time.
+PERTURBATIONS = ("reverse", "shuffle", "single_frame")
+
+
+def perturbed(frames: np.ndarray, how: str, seed: int) -> np.ndarray:
+    """Return the frames (T,) of a clip backwards, in an order drawn from ``seed``, or T times the middle one."""
+    if how == "reverse":
+        return frames[::-1]
+    if how == "shuffle":
+        return np.random.default_rng(seed).permutation(frames)
+    return np.full_like(frames, frames[len(frames) // 2])
+
+
 def build_sampler(cfg: CfgNode) -> SparseSampler | DenseSampler:
     """Build the frame sampler that DATA.FRAME_SAMPLING names."""
     if cfg.DATA.FRAME_SAMPLING == "sparse":

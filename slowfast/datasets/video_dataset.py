@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from slowfast.datasets.augment.transform import TestTransform, TrainTransform
 from slowfast.datasets.decoder import DecodeError, FrameReader
 from slowfast.datasets.manifest import Record, label_array
-from slowfast.datasets.sampling import DenseSampler, SparseSampler
+from slowfast.datasets.sampling import DenseSampler, SparseSampler, perturbed
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,11 @@ class TrainVideos(VideoDataset):
 class EvalVideos(VideoDataset):
     """Deterministic views; item ``video * num_clips + clip`` holds all crops of one temporal clip.
 
-    View ``clip * num_crops + crop`` of a video is crop ``crop`` of temporal clip ``clip``.
+    View ``clip * num_crops + crop`` of a video is crop ``crop`` of temporal clip ``clip``. ``perturb`` is an order of
+    its frames, one of ``sampling.PERTURBATIONS``, or "".
     """
+
+    perturb = ""
 
     def __init__(self, *args: Any, num_clips: int = 1) -> None:
         super().__init__(*args)
@@ -125,5 +128,9 @@ class EvalVideos(VideoDataset):
 
     def __getitem__(self, index: int) -> Sample | BadVideo:
         video_index, clip = divmod(index, self.num_clips)
-        choose = functools.partial(self.sampler.test, clip=clip, num_clips=self.num_clips)
+
+        def choose(num_frames: int) -> np.ndarray:
+            frames = self.sampler.test(num_frames, clip, self.num_clips)
+            return perturbed(frames, self.perturb, video_index) if self.perturb else frames
+
         return self.make_item(video_index, clip, choose)

@@ -5,6 +5,7 @@ docs/results.md describes score files. Letters: ``M`` videos, ``V`` views, ``K``
 
 import csv
 import json
+import logging
 import os
 import zipfile
 from dataclasses import dataclass, field
@@ -22,8 +23,11 @@ from slowfast.utils.metrics import (
     accuracy_summary,
     class_counts,
     confusion_matrix,
+    ensemble,
     per_class_accuracy,
 )
+
+logger = logging.getLogger(__name__)
 
 RESULTS = "test_results.json"
 SCORES = "test_scores.npz"
@@ -95,6 +99,34 @@ def _write_tables(output_dir: str, labels: np.ndarray, names: list[str], scores:
     from slowfast.utils.pictures import plot_confusion_matrix  # torch takes seconds, which few readers need
 
     plot_confusion_matrix(matrix, names, os.path.join(output_dir, "confusion_matrix.png"))
+
+
+def write_difference(folder: str, plain_path: str, run: "Scores") -> None:
+    """Write ``difference.csv``, the accuracy of every class and of all videos in a plain test and in ``run``.
+
+    The scores at ``plain_path`` must be of the same checkpoint and videos, or the log says that there are none.
+    """
+    plain = load_scores(plain_path) if os.path.isfile(plain_path) else None
+    keys = ("checkpoint", "checkpoint_time", "weights", "ensemble_method")
+    if plain is None or any(plain.facts.get(key) != run.facts[key] for key in keys) or [*plain.videos] != [*run.videos]:
+        logger.info("without a plain test of the same checkpoint and videos there is no difference to it")
+        return
+    method, num_classes = run.facts["ensemble_method"], run.logits.shape[2]
+    tests = [ensemble(scores.logits, method) for scores in (plain, run)]
+    (before, counts), (after, _) = (per_class_accuracy(scores, run.labels, num_classes) for scores in tests)
+    totals = [accuracy_summary(scores, run.labels)["top1"] for scores in tests]
+    names = run.class_names or [str(label) for label in range(num_classes)]
+    with replacing(os.path.join(folder, "difference.csv")) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["label", "class", "num_videos", "plain_top1_percent", "top1_percent", "difference"])
+        for label in np.argsort(after - before, kind="stable"):  # first those that need time most, classes without last
+            percents = [100 * before[label], 100 * after[label], 100 * (after[label] - before[label])]
+            shown = ["" if np.isnan(percent) else f"{percent:.2f}" for percent in percents]
+            writer.writerow([label, names[label], counts[label], *shown])
+        writer.writerow(["", "all", len(run.labels), *(f"{x:.2f}" for x in (*totals, totals[1] - totals[0]))])
+    logger.info(
+        "the plain test has top-1 %.2f %%, this one %.2f %%; %s/difference.csv has the classes", *totals, folder
+    )
 
 
 def plot_run(output_dir: str) -> None:

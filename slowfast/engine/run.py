@@ -26,8 +26,10 @@ exit status: 0 done; 2 a mistake or a run that does not learn, explained in one 
 SIGTERM after saving a checkpoint, the same command continues; anything else is a bug of this program"""
 
 
-def main(tasks: tuple[str, ...], description: str, argv: list[str] | None = None) -> int:
+def main(tasks: tuple[str, ...], description: str, argv: list[str] | None = None, perturb: str = "") -> int:
     """Run ``tasks`` (of "train" and "test") as the command line says; return the exit status.
+
+    ``perturb`` is the order of the frames of a test, see :func:`slowfast.engine.test.test`.
 
     A mistake of the user ends with one line that names it (the traceback goes to ``run.log``) and status 2.
     """
@@ -41,7 +43,7 @@ def main(tasks: tuple[str, ...], description: str, argv: list[str] | None = None
     is_dry = args.dry_run or "--dry-run" in args.opts  # also after the settings
     try:
         cfg = load_cfg(args.cfg, [word for word in args.opts if word != "--dry-run"])
-        return _start(cfg, _enabled(cfg, tasks), training_command(args.cfg) if is_dry else None)
+        return _start(cfg, _enabled(cfg, tasks), training_command(args.cfg) if is_dry else None, perturb)
     except (UserError, FloatingPointError) as error:
         return _report(error)
     except OSError as error:
@@ -68,7 +70,7 @@ def _enabled(cfg, tasks: tuple[str, ...]) -> tuple[str, ...]:
     return chosen
 
 
-def _start(cfg, tasks: tuple[str, ...], dry_run_command: str | None) -> int:
+def _start(cfg, tasks: tuple[str, ...], dry_run_command: str | None, perturb: str) -> int:
     """Join the other processes and run, or dry run, the tasks; imports what is heavy, after the settings are read."""
     from slowfast.engine.dry_run import dry_run
     from slowfast.utils.distributed import barrier, process_group
@@ -77,7 +79,7 @@ def _start(cfg, tasks: tuple[str, ...], dry_run_command: str | None) -> int:
     with process_group(cfg.DEVICE, cfg.DIST.BACKEND, cfg.DIST.TIMEOUT_MIN) as process:
         try:
             if dry_run_command is None:
-                _run(cfg, process, tasks)
+                _run(cfg, process, tasks, perturb)
             else:
                 dry_run(cfg, process, tasks, dry_run_command)
         except Terminated as stop:
@@ -110,7 +112,7 @@ def explained(error: Exception) -> Exception:
     return explained_loss(error)
 
 
-def _run(cfg, process, tasks: tuple[str, ...]) -> None:
+def _run(cfg, process, tasks: tuple[str, ...], perturb: str) -> None:
     from slowfast.datasets.build import check_files, with_num_classes
     from slowfast.engine.record import build_recorder
     from slowfast.engine.results import plot_run
@@ -123,7 +125,7 @@ def _run(cfg, process, tasks: tuple[str, ...]) -> None:
         setup_logging(cfg.OUTPUT_DIR, process.is_main)
         cfg = with_num_classes(cfg)
         with build_recorder(cfg, process.is_main) as recorder:
-            if process.is_main:
+            if process.is_main and not perturb:
                 _write_environment(cfg, process, recorder)
             for split in splits_of(tasks):
                 check_files(cfg, split, process.rank, process.world_size)
@@ -132,7 +134,7 @@ def _run(cfg, process, tasks: tuple[str, ...]) -> None:
                 if process.is_main:
                     plot_run(cfg.OUTPUT_DIR)
             if "test" in tasks and not ("train" in tasks and is_tested(cfg, process)):
-                test(cfg, process, recorder)
+                test(cfg, process, recorder, perturb)
         barrier()
         logger.info("results, logs and checkpoints are in %s", cfg.OUTPUT_DIR)
 

@@ -27,7 +27,16 @@ from slowfast.engine.checkpoint import (
     refuse_foreign_weights,
 )
 from slowfast.engine.record import Recorder
-from slowfast.engine.results import SCORES, Scores, measure, read_results, save_scores, summary_line, write_results
+from slowfast.engine.results import (
+    SCORES,
+    Scores,
+    measure,
+    read_results,
+    save_scores,
+    summary_line,
+    write_difference,
+    write_results,
+)
 from slowfast.models import build_model
 from slowfast.models.pretrained import read_checkpoint, unwrap_weights
 from slowfast.utils.distributed import Process, broadcast_from_main, gather_to_all, gather_to_main
@@ -78,14 +87,22 @@ def autocast(precision: str, device: torch.device) -> Callable[[], torch.autocas
     return partial(torch.autocast, device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
-def test(cfg, process: Process, recorder: Recorder) -> dict | None:
+def test(cfg, process: Process, recorder: Recorder, perturb: str = "") -> dict | None:
     """Test a checkpoint, or a weight file as others publish it, on all views and write the results to OUTPUT_DIR.
+
+    With the frames of all clips in another order, ``perturb``, they are written to ``OUTPUT_DIR/perturb_ORDER``, with
+    the difference to those of the plain test.
 
     Returns:
         The content of ``test_results.json`` on the main process, None on the others.
     """
     evaluation = Evaluation.from_config(cfg, process, "test")
     dataset = evaluation.loader.dataset
+    if perturb and dataset.labels.ndim == 2:
+        raise UserError(
+            "--perturb compares accuracies, which videos with several labels (DATA.MULTI_LABEL) do not have"
+        )
+    dataset.perturb = perturb
     path = checkpoint_to_test(cfg.OUTPUT_DIR, cfg.TEST.CHECKPOINT_FILE_PATH, cfg.TEST.CHECKPOINT)
     model, saved = load_tested(cfg, path, dataset.class_names)
     refuse_foreign_weights(cfg.OUTPUT_DIR, path)
@@ -106,7 +123,7 @@ def test(cfg, process: Process, recorder: Recorder) -> dict | None:
     shut_down(evaluation.loader)
     if views is None:
         return None
-    view_protocol = describe_views(cfg)
+    view_protocol = describe_views(cfg) + (f", frames: {perturb}" if perturb else "")
     facts = {
         "protocol": f"{view_protocol}, {cfg.DATA.ENSEMBLE_METHOD}",
         "view_protocol": view_protocol,
@@ -121,16 +138,25 @@ def test(cfg, process: Process, recorder: Recorder) -> dict | None:
         "config": cfg.dump(),
     }
     run = Scores(np.array(names), views.labels, views.logits, dataset.class_names, facts)
-    scores = views.combine(evaluation.ensemble_method)
-    probabilities = views.combine("mean_probability")
-    results = measure(scores, views.labels, views.logits.shape[1], **facts)
+    step = saved["epoch"] * saved["num_steps"] + saved["step"] if "num_steps" in saved else 0
+    return _conclude(cfg.OUTPUT_DIR, run, views, recorder, step, perturb)
+
+
+def _conclude(output_dir: str, run: Scores, views: "ViewScores", recorder: Recorder, step: int, perturb: str) -> dict:
+    """Log and write the results of a test, and return them."""
+    scores, probabilities = (views.combine(name) for name in (run.facts["ensemble_method"], "mean_probability"))
+    results = measure(scores, run.labels, run.logits.shape[1], **run.facts)
     # First what cost hours: the line, should the disk be full, then the scores.
     logger.info(summary_line(results))
-    recorder.event("test", **{key: value for key, value in results.items() if key != "config"})
-    step = saved["epoch"] * saved["num_steps"] + saved["step"] if "num_steps" in saved else 0
-    recorder.draw("test", step, **accuracy_summary(scores, views.labels))
-    save_scores(os.path.join(cfg.OUTPUT_DIR, SCORES), run, probabilities)
-    write_results(cfg.OUTPUT_DIR, results, run, scores, probabilities)
+    if not perturb:
+        recorder.event("test", **{key: value for key, value in results.items() if key != "config"})
+        recorder.draw("test", step, **accuracy_summary(scores, run.labels))
+    folder = os.path.join(output_dir, f"perturb_{perturb}") if perturb else output_dir
+    os.makedirs(folder, exist_ok=True)
+    save_scores(os.path.join(folder, SCORES), run, probabilities)
+    write_results(folder, results, run, scores, probabilities)
+    if perturb:
+        write_difference(folder, os.path.join(output_dir, SCORES), run)
     return results
 
 

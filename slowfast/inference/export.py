@@ -197,7 +197,7 @@ def _write_pt2(model: VideoModel, folder: Path, source: str, half: bool) -> Run:
 def _write_onnx(model: VideoModel, folder: Path, source: str, half: bool) -> Run:
     try:
         import onnxruntime
-        from onnxscript.optimizer import fold_constants
+        from onnxscript import optimizer
     except ImportError as error:
         raise UserError(f'{error.name} is missing, which ONNX needs: pip install "slowfast[export]"') from error
     logger.info("tracing and translating, which takes minutes for large models")
@@ -207,7 +207,8 @@ def _write_onnx(model: VideoModel, folder: Path, source: str, half: bool) -> Run
     )  # fmt: skip
     # Of the exporter's optimisations, which take as long as all the rest, what ONNX Runtime does not do before it looks
     # for convolutions that it has fast kernels for.
-    fold_constants(program.model)
+    optimizer.fold_constants(program.model)
+    optimizer.remove_unused_nodes(program.model)
     program.save(folder / "model.onnx")
     write_json(str(folder / "model.json"), preprocessing(model))
     shutil.copy(str(resources.files(__package__).joinpath("run_onnx.py")), folder / "run_onnx.py")
