@@ -24,6 +24,7 @@ from slowfast.synthetic.scenes import SceneSpec, render, true_motion
 from slowfast.utils.errors import UserError
 from slowfast.utils.logging import progress_bar
 
+MIN_CLIPS = 48  # half of which must tell the weights of a linear readout
 NUM_STEPS = 6  # of an insertion or deletion curve
 CURVES, ENDINGS = ("insertion", "deletion"), ("", "_gain", "_interval")
 _NUM_RANDOM = 2  # maps without meaning of each kind beside each clip's
@@ -56,8 +57,8 @@ def evaluate(model: VideoModel, num_clips: int, videos: Inputs | None = None) ->
         num_clips: synthetic clips, half of which fit the linear readout.
         videos: videos for the maps; None for the synthetic clips of the second half.
     """
-    if num_clips < 4:
-        raise UserError(f"--evaluate is {num_clips}; allowed: at least 4")
+    if num_clips < MIN_CLIPS:
+        raise UserError(f"--evaluate is {num_clips}; allowed: at least {MIN_CLIPS}")
     if videos is None:
         spec = scene_spec(model)
         frames = (synthetic_clip(spec, 0, index)[2] for index in range(num_clips // 2, num_clips))

@@ -38,7 +38,7 @@ class MotionField:
     """
 
     block: str
-    interval: int  # frames from one to the next
+    interval: int  # frames of the clip from one to the next; F is T - interval
     displacement: np.ndarray  # float32 (F, h, w, N + 1, 2): expectation of (x, y) under the softmax, px
     confidence: np.ndarray  # (F, h, w, N + 1): 1 - entropy / log P, 0 where all of the window has the same share
     cycle_error: np.ndarray  # (F, h, w, N + 1): distance from the start after the way there and back, px
@@ -59,7 +59,7 @@ class Explanation:
 
 
 @torch.no_grad()
-def explain(model: VideoModel, video: Video, what: Sequence[str] = METHODS, label: str | int | None = None):
+def explain(model: VideoModel, video: Video, what: Sequence[str] = ("cam",), label: str | int | None = None):
     """Explain the prediction of the central view of one video.
 
     Args:
@@ -217,7 +217,9 @@ def motion_fields(network: nn.Module, clip: torch.Tensor) -> list[MotionField]:
         way, back = (_with_mean(x[0].softmax(-1) @ displacements(window).to(x)) for x in (forward, backward))
         entropy = torch.special.entr(shares).sum(-1) / math.log(window * window)
         arrays = (token * way, _with_mean(1 - entropy), token * cycle_error(way, back))
-        fields.append(MotionField(name, interval, *(x.float().cpu().numpy() for x in arrays)))
+        step = clip.shape[2] // (len(way) + interval)  # frames of the clip per frame of tokens
+        arrays = (x.float().repeat_interleave(step, dim=0).cpu().numpy() for x in arrays)
+        fields.append(MotionField(name, interval * step, *arrays))
     return fields
 
 

@@ -149,7 +149,7 @@ class VideoModel:
         features = torch.cat(maps).float()  # (V, C, T', H', W')
         return (features[0] if kind == "map" else features.flatten(2).mean((0, 2))).cpu().numpy()
 
-    def explain(self, video: Video, what: Sequence[str] = ("cam", "gradcam"), label: str | int | None = None):
+    def explain(self, video: Video, what: Sequence[str] = ("cam",), label: str | int | None = None):
         """Return what the prediction of a video rests on: see :func:`slowfast.inference.explain.explain`."""
         from slowfast.inference.explain import explain
 

@@ -14,9 +14,10 @@ from torch import nn
 from slowfast import load_model, sample_video
 from slowfast.inference import evaluate
 from slowfast.inference.draw import visualize
-from slowfast.inference.explain import class_maps, enlarge, explain, motion_fields, read_affinities
+from slowfast.inference.explain import class_maps, enlarge, motion_fields, read_affinities
 from slowfast.inference.model import VideoModel, create_model
 from slowfast.models.attention import EmimAttention
+from slowfast.ops.emim import EmimRules
 from slowfast.utils.errors import UserError
 
 
@@ -71,6 +72,14 @@ def test_displacements_are_the_shift_of_the_tokens():
     # A still clip of equal tokens says nothing.
     (field,) = motion_fields(Shifted(), torch.ones(1, 16, 3, 9, 11))
     assert np.abs(field.displacement[inside]).max() < 1e-5 and field.confidence[inside].max() < 1e-5
+
+
+def test_fields_are_of_the_frames_of_the_clip():
+    tiny = {"UNIFORMER__EMBED_DIM": [8, 8, 16, 16], "UNIFORMER__DEPTH": [1, 1, 1, 1], "UNIFORMER__HEAD_DIM": 8}
+    network = create_model("emim_s", 5, 8, **tiny, UNIFORMER__TEMPORAL_DOWNSAMPLE=True).eval()
+    for field in motion_fields(network, torch.randn(1, 3, 8, 64, 64)):
+        assert (len(field.displacement), field.interval) == (6, 2)
+        assert (field.displacement[::2] == field.displacement[1::2]).all()
 
 
 def test_affinities_are_those_of_the_forward_pass(model):
@@ -129,7 +138,7 @@ def test_files_of_an_explanation(tmp_path, model):
 
 
 def test_report_of_an_evaluation(tmp_path):
-    visualize("emim_tiny_motion", [], ["cam"], None, "jet", str(tmp_path), 4, "cpu")
+    visualize("emim_tiny_motion", [sample_video()], ["cam"], None, "jet", str(tmp_path), 48, "cpu")
     report = json.loads((tmp_path / "evaluation.json").read_text())
     assert {*report["maps"]} == {"cam", "gradcam", "shuffled", "noise"}
     assert {row["head"] for row in report["motion"] if row["network"] == "trained"} == {0, 1, 2, "all"}
@@ -138,6 +147,15 @@ def test_report_of_an_evaluation(tmp_path):
 class Plain(nn.Module):
     def forward(self, clips):
         return clips.mean((2, 3, 4))
+
+
+class Tiled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attn = EmimAttention(3, 1, rules=EmimRules("tiled"))
+
+    def forward(self, clips):
+        return self.attn(clips.permute(0, 2, 3, 4, 1)).mean((1, 2, 3))
 
 
 @pytest.mark.parametrize(
@@ -149,13 +167,14 @@ class Plain(nn.Module):
         (None, "text.mp4", ["cam"], None, "text.mp4: "),
         (Plain(), None, ["cam"], None, "Plain has no forward_stages"),
         (Plain(), None, ["motion"], None, "Plain has no EMIM block"),
+        (Tiled(), None, ["motion"], None, "sliding windows only .EMIM.SAMPLING is tiled"),
     ],
 )
 def test_mistakes_are_told(tmp_path, model, network, video, what, label, words):
     (tmp_path / "text.mp4").write_text("no video")
     used = model if network is None else VideoModel(network, model.cfg, model.class_names[:3], "cpu")
     with pytest.raises(UserError, match=words):
-        explain(used, sample_video() if video is None else str(tmp_path / video), what, label)
+        used.explain(sample_video() if video is None else str(tmp_path / video), what, label)
 
 
 def test_a_mistake_leaves_no_folder(tmp_path):
