@@ -116,7 +116,10 @@ class VideoModel:
     ) -> list[Prediction]:
         """Classify the records of ``videos``, with a progress bar of that name if it has one."""
         scored = score_views(self.model, self.evaluation(videos, views, num_workers), progress)
-        scores, shares = (ensemble(scored.logits, way) for way in (self.cfg.DATA.ENSEMBLE_METHOD, "mean_probability"))
+        scores, shares = (
+            ensemble(scored.logits, way, multi_label=self.cfg.DATA.MULTI_LABEL)
+            for way in (self.cfg.DATA.ENSEMBLE_METHOD, "mean_probability")
+        )
         reasons = {bad["path"]: bad["reason"] for bad in scored.bad_videos}
         found = []
         for record, logits, of_video, probabilities in zip(videos.records, scored.logits, scores, shares):
