@@ -35,6 +35,11 @@ def default_output_dir(path: str) -> str:
     return os.path.join("output", *filter(None, folders), os.path.splitext(name)[0])
 
 
+def clip_frames(cfg: CfgNode) -> int:
+    """Return the frames of a clip as it is read: one more than the backbone sees behind motion prompts."""
+    return cfg.DATA.NUM_FRAMES + cfg.VMP.ENABLE
+
+
 def configuration_name(path: str) -> str:
     """Return the name of a configuration: that of its file, or of its folder if the file is called config.yaml."""
     folder, name = os.path.split(os.path.abspath(path))

@@ -60,6 +60,11 @@ declare(
         meaning="sparse: one frame per equal segment (TSN, arXiv 1608.00859) | dense: SAMPLING_RATE apart.",
     ),
     NUM_FRAMES=number(16, "Frames of one clip.", low=1),
+    SHORT_VIDEO=choice(
+        "repeat_last",
+        "stretch",
+        meaning="Dense clips of a video shorter than they: its last frame repeats | they span the whole video.",
+    ),
     SAMPLING_RATE=number(4, "Step between the frames of a clip in dense sampling (frames).", low=1),
     MEAN=numbers([0.45, 0.45, 0.45], "Normalisation of RGB in [0, 1]: (x - MEAN) / STD.", length=3),
     STD=numbers([0.225, 0.225, 0.225], "See MEAN.", length=3, above=0),
@@ -214,6 +219,14 @@ declare(
         words=("balanced",),
         low=0,
     ),
+)
+
+declare(
+    "VMP",
+    ENABLE=flag(False, "Put Video Motion Prompts (arXiv 2407.03179) before the model; clips get one more frame."),
+    PENALTY=number(0.0, "Weight of the variation of the attention over time in the training loss.", low=0),
+    INIT=numbers([], "Slope m and shift n at the start; [] draws them from a normal distribution, as released."),
+    GREY=choice("rgb", "released", meaning="Weights of the channels: BT.601 | red and blue exchanged, as released."),
 )
 
 declare(

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler, default_collate
 
+from slowfast.config import clip_frames
 from slowfast.config.parser import CfgNode
 from slowfast.datasets.build import build_dataset
 from slowfast.datasets.video_dataset import BadVideo, Sample, VideoDataset
@@ -167,7 +168,7 @@ def make_loader(
         # Forked workers share the records in memory; decoders are only opened inside the workers.
         multiprocessing_context="fork" if num_workers else None,
         worker_init_fn=_init_worker,
-        collate_fn=functools.partial(collate, clip_shape=(3, cfg.DATA.NUM_FRAMES, side, side)),
+        collate_fn=functools.partial(collate, clip_shape=(3, clip_frames(cfg), side, side)),
         pin_memory=cfg.DEVICE != "cpu" and torch.cuda.is_available(),
         # Its own generator, so that loading draws nothing from the generator of the training process.
         generator=torch.Generator().manual_seed(cfg.RNG_SEED),

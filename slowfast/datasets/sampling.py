@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from slowfast.config import clip_frames
 from slowfast.config.parser import CfgNode
 
 
@@ -44,6 +45,9 @@ class DenseSampler:
 
     clip_frames: int
     rate: int
+    stretch: bool = (
+        False  # spread the frames over a video that is shorter than the window, instead of repeating its last
+    )
 
     def train(self, num_frames: int, rng: np.random.Generator) -> np.ndarray:
         """Return a window of a video whose start is uniform (and real): int64 (T,)."""
@@ -62,6 +66,8 @@ class DenseSampler:
     def _window(self, start: float, num_frames: int) -> np.ndarray:
         # From the first to the last frame of the window: the step (T rate - 1) / (T - 1) is a little more than rate.
         span = self.clip_frames * self.rate
+        if self.stretch:
+            span = min(span, num_frames)
         steps = np.arange(self.clip_frames) * (span - 1) / max(self.clip_frames - 1, 1)
         return np.clip(start + steps, 0, num_frames - 1).astype(np.int64)
 
@@ -82,5 +88,5 @@ def perturbed(frames: np.ndarray, how: str, seed: int) -> np.ndarray:
 def build_sampler(cfg: CfgNode) -> SparseSampler | DenseSampler:
     """Build the frame sampler that DATA.FRAME_SAMPLING names."""
     if cfg.DATA.FRAME_SAMPLING == "sparse":
-        return SparseSampler(cfg.DATA.NUM_FRAMES)
-    return DenseSampler(cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE)
+        return SparseSampler(clip_frames(cfg))
+    return DenseSampler(clip_frames(cfg), cfg.DATA.SAMPLING_RATE, cfg.DATA.SHORT_VIDEO == "stretch")

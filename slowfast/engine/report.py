@@ -169,6 +169,9 @@ class Report:
             self.epoch + 1, scalars["loss"], scalars["top1"], scalars["clips_per_sec"], _waiting(scalars["wait_share"]),
             f", {scalars['bad_videos']} bad videos" if scalars["bad_videos"] else "", peak,
         )  # fmt: skip
+        if curves := model.scalars():
+            self.recorder.draw("model", step, **curves)
+            logger.info("epoch %d: %s", self.epoch + 1, ", ".join(f"{key} {x:.4g}" for key, x in curves.items()))
         if not self._num_skipped and (unmoved := self.watch_weights(model)):
             if len(unmoved) == len(self._sums):
                 raise FloatingPointError(f"epoch {self.epoch + 1} has not changed any weight: raise SOLVER.BASE_LR")

@@ -186,7 +186,7 @@ def load_tested(cfg, path: str, class_names: list[str] | None) -> tuple[nn.Modul
     if cfg.TEST.WEIGHTS == "ema" and not saved.get("ema_state"):
         raise UserError(f"TEST.WEIGHTS is ema, but {path} has no averaged weights (SOLVER.EMA_DECAY makes them)")
     model = build_model(cfg)
-    weights = saved["ema_state"] if cfg.TEST.WEIGHTS == "ema" else unwrap_weights(saved, path)[0]
+    weights = saved["ema_state"] if cfg.TEST.WEIGHTS == "ema" else unwrap_weights(saved, path, model.state_dict())[0]
     load_model_state(model, weights, path)
     return model, saved
 

@@ -207,6 +207,7 @@ def accumulate_gradients(
             with plan.autocast():
                 logits = state.model(part)  # (B, K)
             loss = weight * plan.loss(logits, part_targets)  # summed over clips
+            loss = loss + len(part) * weight * state.plain_model.penalty
             # Over the nominal number of clips, so that a clip weighs the same on a process that had to skip others.
             state.scaler.scale(loss / plan.clips_per_step).backward()
         total += loss.detach()

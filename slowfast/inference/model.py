@@ -236,7 +236,7 @@ def _load_file(path: str, device: str, description: dict | None = None) -> Video
     cfg.merge_from_text(description["cfg"], path)
     weights = content.get("ema_state") if cfg.TEST.WEIGHTS == "ema" else None
     model = build_model(cfg)
-    load_model_state(model, weights or unwrap_weights(content, path)[0], path)
+    load_model_state(model, weights or unwrap_weights(content, path, model.state_dict())[0], path)
     return VideoModel(model, cfg, description.get("class_names"), device)
 
 
@@ -244,7 +244,7 @@ def _load_published(name: str, device: str) -> VideoModel:
     published = ZOO[name]
     cfg, path = _cfg(published.settings), fetch(name)
     model = build_model(cfg)
-    load_model_state(model, unwrap_weights(read_checkpoint(path), path)[0], path)
+    load_model_state(model, unwrap_weights(read_checkpoint(path), path, model.state_dict())[0], path)
     names = {
         "kinetics400": lambda: kinetics_names("uniformer"),
         "imagenet": lambda: ResNet18_Weights.DEFAULT.meta["categories"],

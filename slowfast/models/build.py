@@ -34,6 +34,8 @@ class Model(nn.Module):
     TINY: ClassVar[dict[str, Any]] = {}
 
     head: nn.Module
+    # Of the last training step, added to the loss of each of its clips.
+    penalty: torch.Tensor | float = 0.0
 
     @classmethod
     def from_config(cls, cfg) -> "Model":
@@ -56,6 +58,10 @@ class Model(nn.Module):
         """Return all parameters by depth, from stem to head; [] where SOLVER.LAYER_DECAY is not supported."""
         return []
 
+    def scalars(self) -> dict[str, float]:
+        """Return numbers of the model that are worth a curve, by name; they are recorded once per epoch."""
+        return {}
+
     def stage_of(self, name: str) -> str:
         """Return the part of the network, for tables of costs, that the module or parameter ``name`` belongs to."""
         return name.partition(".")[0] or "other"
@@ -74,7 +80,12 @@ def build_model(cfg) -> Model:
     """Return the model that ``cfg`` describes, with fresh weights, on the current default device."""
     if not cfg.MODEL.NUM_CLASSES:
         raise UserError("MODEL.NUM_CLASSES is 0, which runs find out from their data: set it to build a model alone")
-    return model_class(cfg).from_config(cfg)
+    model = model_class(cfg).from_config(cfg)
+    if cfg.VMP.ENABLE:
+        from slowfast.models.motion_prompt import with_prompts
+
+        model = with_prompts(model, cfg)
+    return model
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> None:

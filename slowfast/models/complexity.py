@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from slowfast.config import clip_frames
 from slowfast.models.attention import EmimAttention, MotionMlp
 from slowfast.models.build import Model, build_model, model_class
 from slowfast.models.layers import Mlp, PatchEmbed
@@ -37,15 +38,15 @@ def count_gmacs(model: Model, clip_shape: tuple[int, int, int, int]) -> float:
 
 def training_clip_shape(cfg) -> tuple[int, int, int, int]:
     """Return the shape (3, T, H, W) of a clip in training."""
-    return 3, cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE
+    return 3, clip_frames(cfg), cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE
 
 
 def view_gflops(cfg, counted: dict[str, float]) -> float:
     """Return :func:`count_gmacs` of one view in testing; ``counted`` is a cache of such counts."""
-    frames, side = cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE
+    frames, side = clip_frames(cfg), cfg.DATA.TEST_CROP_SIZE
     sections = {name: cfg[name] for name in model_class(cfg).SECTIONS}
     # Without the number of classes: the head takes less than a thousandth of the total.
-    key = f"{cfg.MODEL.MODEL_NAME} {frames} {side} {sections}"
+    key = f"{cfg.MODEL.MODEL_NAME} {frames} {cfg.VMP.ENABLE} {side} {sections}"
     if key not in counted:
         cfg = cfg.with_settings("MODEL.NUM_CLASSES", cfg.MODEL.NUM_CLASSES or 2)
         with torch.device("meta"):

@@ -26,8 +26,8 @@ PREFIXES = re.compile(r"^((module|_orig_mod|model|backbone)\.)+")
 
 # Tensors whose shape depends on the task or the ablation, not on the backbone, and the part of a name up to the module
 # that is loaded as a whole: a bias of one classifier or motion MLP with the weight of another means nothing.
-HEAD, EMIM = re.compile(r"^head\."), re.compile(r"\.attn\.(rpb|motion_conv\.\d+\.(weight|bias))$")
-WHOLE_MODULE = re.compile(r"^head\.|^.*\.motion_conv\.")
+HEAD, EMIM = re.compile(r"^(model\.)?head\."), re.compile(r"\.attn\.(rpb|motion_conv\.\d+\.(weight|bias))$")
+WHOLE_MODULE = re.compile(r"^(model\.)?head\.|^.*\.motion_conv\.")
 # Batches that a norm has seen: of use to averaging momenta alone, which no model here has.
 COUNTER = "num_batches_tracked"
 
@@ -117,7 +117,8 @@ def fit_tensor(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor | Non
 def unwrap_weights(content: dict, path: str, names: Collection[str] = ()) -> tuple[dict[str, torch.Tensor], str]:
     """Return the state dict in the content of the weight file ``path``, and a note on its entry and prefixes.
 
-    Prefixes are stripped, except from ``names``, those of the model's own tensors.
+    Prefixes are stripped, except from ``names``, those of the model's own tensors; a model behind motion prompts finds
+    those of its backbone.
     """
     dicts = {key: entry for key, entry in {**content, "": content}.items() if isinstance(entry, dict)}
     tensors = {key: {name: x for name, x in some.items() if isinstance(x, torch.Tensor)} for key, some in dicts.items()}
@@ -128,6 +129,7 @@ def unwrap_weights(content: dict, path: str, names: Collection[str] = ()) -> tup
     entry, *others = entries
     bare = {name: name if name in names else PREFIXES.sub("", name) for name in tensors[entry]}
     prefixes = sorted({name.removesuffix(bare[name]) for name in bare} - {""})
+    bare = {name: inner if (inner := f"model.{short}") in names else short for name, short in bare.items()}
     note = f"entry {entry!r}{''.join(f', not {other!r}' for other in others if other)}; " if entry else ""
     note += f"prefix {' and '.join(prefixes)} stripped; " if prefixes else ""
     return {bare[name]: x for name, x in tensors[entry].items()}, note
