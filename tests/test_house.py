@@ -6,6 +6,7 @@ from pathlib import Path
 
 from slowfast.config.document import document
 from slowfast.config.parser import KEYS
+from slowfast.models.zoo import ARCHITECTURES
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "slowfast").rglob("*.py"))
@@ -67,3 +68,9 @@ def test_configuration_reads_as_its_document_says():
     # Made by: python -m slowfast.config.document > docs/configuration.md
     assert (ROOT / "docs" / "configuration.md").read_text() == document()
     assert len(KEYS) <= 120
+
+
+def test_the_table_of_models_has_every_architecture():
+    # Made by: python -m slowfast.models.document > docs/models.md
+    page = (ROOT / "docs" / "models.md").read_text()
+    assert [name for name in ARCHITECTURES if f"| `{name}` |" not in page] == []

@@ -5,7 +5,7 @@ Reading a configuration touches no disk but the YAML files themselves. ``docs/co
 ``python -m slowfast.config.document``.
 """
 
-from slowfast.config.keys import Key, choice, flag, names, number, numbers, text
+from slowfast.config.keys import Key, choice, flag, mapping, names, number, numbers, text
 from slowfast.config.parser import CfgNode, declare
 
 declare(
@@ -120,7 +120,15 @@ declare(
 
 declare(
     "MODEL",
-    MODEL_NAME=text("Uniformer", "Class in MODEL_REGISTRY: Uniformer (video) | Uniformer2d (stills: no EMIM.MOTION)."),
+    MODEL_NAME=text(
+        "Uniformer",
+        "Class in MODEL_REGISTRY: Uniformer (video) | Uniformer2d (stills: no EMIM.MOTION) | SlowFast | X3D; see "
+        "docs/models.md.",
+    ),
+    ARGS=mapping(
+        "Arguments of the model's constructor by name, over its defaults, where docs/models.md names them: "
+        "`MODEL.ARGS.alpha 8`. Files add to those of their `_BASE_`; null is the default."
+    ),
     NUM_CLASSES=Key(
         0,
         "Number of classes; 0: as many as class names, else the largest label of training and validation + 1.",

@@ -74,6 +74,11 @@ def names(default: list[str], meaning: str) -> Key:
     return Key(default, meaning, "one name or more" if default else "names", all_valid)
 
 
+def mapping(meaning: str) -> Key:
+    """Declare a mapping of names to plain values, empty at first, that whoever reads it checks."""
+    return Key({}, meaning, "{name: value, ...}")
+
+
 def _range(
     low: float | None = None, high: float | None = None, above: float | None = None, below: float | None = None
 ) -> tuple[Callable[[float], bool], str]:

@@ -39,7 +39,7 @@ class CfgNode(_YacsCfgNode):
             node = self
             for section in sections:
                 node = node.setdefault(section, CfgNode())
-            node.setdefault(name, copy.deepcopy(key.default))
+            node.setdefault(name, CfgNode() if key.default == {} else copy.deepcopy(key.default))
 
     def merge_from_file(self, cfg_filename: str) -> None:
         """Override values by those of a YAML file and of the files it names under ``_BASE_``, relative to it."""
@@ -144,12 +144,15 @@ def _merge(node: CfgNode, tree: dict, where: str, prefix: str) -> None:
         full_key = f"{prefix}{key}"
         if key not in node:
             raise UserError(f"{where}: unknown key {full_key}{_suggestion(node, str(key), prefix)}")
-        if isinstance(node[key], CfgNode):
+        if isinstance(node[key], CfgNode) and full_key not in KEYS:
             if not isinstance(value, dict):
                 raise UserError(f"{where}: {full_key} is a section with keys {sorted(node[key])}, found {value!r}")
             _merge(node[key], value, where, prefix=f"{full_key}.")
             continue
         declared = KEYS[full_key]
+        if isinstance(declared.default, dict):
+            node[key] = _merge_mapping(node[key], value, f"{where}: {full_key}")
+            continue
         if value not in declared.words:
             if declared.words and isinstance(_decode(value), str):
                 raise UserError(f"{where}: {full_key} is {value!r}; allowed: {declared.allowed}")
@@ -157,6 +160,20 @@ def _merge(node: CfgNode, tree: dict, where: str, prefix: str) -> None:
             value = _coerce(value, default, f"{where}: {full_key}")
         declared.check(f"{where}: {full_key}", value)
         node[key] = value
+
+
+def _merge_mapping(old: CfgNode, value: Any, where: str) -> CfgNode:
+    """Return a mapping of names to plain values with those of ``value`` over it; None takes a name out."""
+    value = _decode(value)
+    if not isinstance(value, dict):
+        raise UserError(f"{where} takes a mapping of names to values, found {value!r}")
+    new = CfgNode({**old, **{str(name): _decode(item) for name, item in value.items()}})
+    for name, item in value.items():
+        if isinstance(item, dict):
+            raise UserError(f"{where}.{name} takes a plain value or a list, found {item!r}")
+        if new[str(name)] is None:
+            del new[str(name)]
+    return new
 
 
 def flat_settings(tree: dict, prefix: str = "") -> dict[str, Any]:

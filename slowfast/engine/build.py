@@ -22,7 +22,7 @@ from slowfast.engine.record import Recorder
 from slowfast.engine.report import Report, draw_training_batch
 from slowfast.engine.test import Evaluation, autocast, resolve_precision, validate
 from slowfast.models import build_model
-from slowfast.models.build import freeze
+from slowfast.models.build import different_data, freeze
 from slowfast.models.complexity import count_gmacs, count_parameters, training_clip_shape
 from slowfast.models.losses import build_loss
 from slowfast.models.optimizer import build_optimizer
@@ -153,11 +153,13 @@ def _fits(model: nn.Module, clip_shape: tuple, precision: str, size: int, device
 def _build_model(cfg, process: Process, class_names: list[str] | None) -> nn.Module:
     torch.manual_seed(cfg.RNG_SEED)
     model = build_model(cfg)
+    if difference := different_data(model, cfg):
+        logger.warning("%s: %s", cfg.MODEL.MODEL_NAME, difference)
     if cfg.MODEL.PRETRAINED and not list_checkpoints(cfg.OUTPUT_DIR):  # whose weights would come instead
-        prefixes = ("DATA.MEAN", "DATA.STD", *(f"{section}." for section in model.SECTIONS))
+        prefixes = ("DATA.MEAN", "DATA.STD", "MODEL.MODEL_NAME", *(f"{section}." for section in model.SECTIONS))
         path = starting_weights(cfg.MODEL.PRETRAINED, cfg.dump(), prefixes, model.TRAINING_ONLY)
         loaded = load_pretrained(model, path)
-        if "head.weight" in loaded.loaded and (difference := class_difference(loaded.class_names, class_names)):
+        if loaded.has_head and (difference := class_difference(loaded.class_names, class_names)):
             logger.warning("%s: its classifier is of other class names or another order: %s", path, difference)
     if cfg.DIST.SYNC_BATCHNORM and process.device.type != "cuda":
         raise UserError("DIST.SYNC_BATCHNORM is True, but PyTorch synchronises batch norms on CUDA devices only")

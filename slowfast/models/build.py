@@ -1,7 +1,8 @@
 """Registry of models, and the contract of its members."""
 
+import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
@@ -24,7 +25,7 @@ class Model(nn.Module):
     A classmethod ``from_config(cfg)`` builds it, and its classifier is called ``head``.
 
     Attributes:
-        SECTIONS: sections of the configuration that define what the model computes.
+        SECTIONS: sections of the configuration that define what the model computes; MODEL.ARGS for :func:`construct`.
         TRAINING_ONLY: keys of these sections that do not change what trained weights mean.
         TINY: settings of a model that tests train in a moment, on clips of any length unless DATA.NUM_FRAMES is there.
     """
@@ -34,6 +35,8 @@ class Model(nn.Module):
     TINY: ClassVar[dict[str, Any]] = {}
 
     head: nn.Module
+    # Settings of the data under which the model was published; a run warns where its own are others.
+    preferred: ClassVar[dict[str, Any]] = {}
     # Of the last training step, added to the loss of each of its clips.
     penalty: torch.Tensor | float = 0.0
 
@@ -76,11 +79,54 @@ def model_class(cfg) -> type[Model]:
     return MODEL_REGISTRY.get(name)
 
 
+def construct(make: Callable[..., Any], cfg, allowed: Collection[str] = (), **settings: Any) -> Any:
+    """Return ``make(**settings)`` with MODEL.ARGS over its defaults.
+
+    Args:
+        make: a constructor; MODEL.ARGS may name the parameters that it spells out and ``settings`` does not give.
+        allowed: more names that it takes.
+        settings: arguments that are the configuration's.
+
+    Raises:
+        UserError: another name, or values that the constructor refuses.
+    """
+    model, args = cfg.MODEL.MODEL_NAME, dict(cfg.MODEL.ARGS)
+    spelled = {name for name, one in inspect.signature(make).parameters.items() if one.kind is not one.VAR_KEYWORD}
+    known = sorted({*spelled, *allowed} - {*settings})
+    for name in args:
+        if name in settings:
+            raise UserError(f"MODEL.ARGS: {name!r} of {model} is taken from other settings, not to be given here")
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(known)}"
+            raise UserError(f"MODEL.ARGS: {model} takes no argument {name!r}; {hint}")
+    try:
+        return make(**settings, **args)
+    except UserError:
+        raise
+    except Exception as error:  # of a library, which fails somewhere inside
+        if not args:
+            raise
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"MODEL.ARGS {args}: {model} cannot be built with them ({reason})") from error
+
+
+def different_data(model: Model, cfg) -> str:
+    """Return in which settings of the data a run differs from those that the model prefers, "" for none."""
+    pairs = ((key, cfg.DATA[key.removeprefix("DATA.")], value) for key, value in model.preferred.items())
+    return "; ".join(
+        f"{key} is {found}, it was published with {value}" for key, found, value in pairs if found != value
+    )
+
+
 def build_model(cfg) -> Model:
     """Return the model that ``cfg`` describes, with fresh weights, on the current default device."""
     if not cfg.MODEL.NUM_CLASSES:
         raise UserError("MODEL.NUM_CLASSES is 0, which runs find out from their data: set it to build a model alone")
-    model = model_class(cfg).from_config(cfg)
+    kind = model_class(cfg)
+    if cfg.MODEL.ARGS and "MODEL.ARGS" not in kind.SECTIONS:
+        raise UserError(f"MODEL.ARGS is {dict(cfg.MODEL.ARGS)}, but {cfg.MODEL.MODEL_NAME} takes none")
+    model = kind.from_config(cfg)
     if cfg.VMP.ENABLE:
         from slowfast.models.motion_prompt import with_prompts
 

@@ -3,6 +3,8 @@
 import copy
 from collections import Counter
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 
 import torch
 from torch import nn
@@ -44,7 +46,7 @@ def training_clip_shape(cfg) -> tuple[int, int, int, int]:
 def view_gflops(cfg, counted: dict[str, float]) -> float:
     """Return :func:`count_gmacs` of one view in testing; ``counted`` is a cache of such counts."""
     frames, side = clip_frames(cfg), cfg.DATA.TEST_CROP_SIZE
-    sections = {name: cfg[name] for name in model_class(cfg).SECTIONS}
+    sections = {name: reduce(getitem, name.split("."), cfg) for name in model_class(cfg).SECTIONS}
     # Without the number of classes: the head takes less than a thousandth of the total.
     key = f"{cfg.MODEL.MODEL_NAME} {frames} {cfg.VMP.ENABLE} {side} {sections}"
     if key not in counted:
@@ -77,7 +79,7 @@ def count_macs(model: Model, clip_shape: tuple[int, int, int, int]) -> Complexit
     for name, flops_of_operators in _own_flops(counter.get_flop_counts(), type(model).__name__).items():
         for operator, flops in flops_of_operators.items():
             by_stage[model.stage_of(name)] += flops // 2
-            by_kind[_kind(name, modules, operator)] += flops // 2
+            by_kind["head" if modules[name] is model.head else _kind(name, modules, operator)] += flops // 2
     return Complexity({stage: macs for stage, macs in by_stage.items() if macs}, dict(by_kind.most_common()))
 
 
@@ -99,8 +101,9 @@ def _kind(name: str, modules: dict[str, nn.Module], operator) -> str:
     if isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)):
         kinds = {PatchEmbed: "patch-embedding convolutions", Mlp: "MLPs", MotionMlp: MotionMlp.products}
         default = "convolutions" if max(getattr(module, "kernel_size", [1])) > 1 else "projections"
-        return "head" if name == "head" else kinds.get(type(parent), default)
+        return kinds.get(type(parent), default)
     if isinstance(module, EmimAttention) and operator in (torch.ops.aten.mm, torch.ops.aten.addmm):
         # The motion MLP is not called as a module: its weights are an argument of the operator.
         return MotionMlp.products
-    return getattr(module, "products", "other")
+    is_projection = operator in (torch.ops.aten.mm, torch.ops.aten.addmm)  # of weights that are no module
+    return getattr(module, "products", "projections" if is_projection else "attention products")

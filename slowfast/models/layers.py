@@ -4,8 +4,12 @@ Maps of a video model are (B, C, T, H, W), those of an image model (B, C, H, W):
 ``axes`` is the number of axes behind the channels, 3 or 2.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from slowfast.ops.layers import Conv3d, Gelu, channels_first, channels_last, depthwise_conv, pointwise_conv
 from slowfast.ops.precision import autocast_dtype, without_autocast
@@ -109,3 +113,24 @@ class AttentionBlock(nn.Module):
         attended = self.attn(tokens) if self.axes == 3 else self.attn(tokens.unsqueeze(1)).squeeze(1)
         x = x + self.drop_path(attended)
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+def checkpointed(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Run ``block`` and drop its activations; the backward pass computes them again."""
+    norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if not norms:  # torch.compile takes no context function
+        return checkpoint(block, x, use_reentrant=False)
+    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _frozen_statistics(norms)))
+
+
+@contextmanager
+def _frozen_statistics(norms: list[nn.Module]) -> Iterator[None]:
+    """Keep batch norms from counting the batch a second time in the recomputation."""
+    settings = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, counter) in zip(norms, settings):
+            norm.momentum, norm.num_batches_tracked = momentum, counter

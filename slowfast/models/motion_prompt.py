@@ -75,6 +75,7 @@ class Prompted(Model):
         super().__init__()
         self.vmps, self.model = prompt, model
         self.penalty_weight = penalty_weight
+        self.preferred = model.preferred
         self.SECTIONS, self.TRAINING_ONLY = (*model.SECTIONS, "VMP"), (*model.TRAINING_ONLY, "VMP.PENALTY", "VMP.INIT")
 
     @property

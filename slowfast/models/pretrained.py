@@ -24,10 +24,10 @@ WRAPPERS += ("model_ema", "state_dict_ema", "ema_state_dict", "ema_state", "ema"
 # Prefixes of parallel, compiled and nested models, in any order.
 PREFIXES = re.compile(r"^((module|_orig_mod|model|backbone)\.)+")
 
-# Tensors whose shape depends on the task or the ablation, not on the backbone, and the part of a name up to the module
-# that is loaded as a whole: a bias of one classifier or motion MLP with the weight of another means nothing.
-HEAD, EMIM = re.compile(r"^(model\.)?head\."), re.compile(r"\.attn\.(rpb|motion_conv\.\d+\.(weight|bias))$")
-WHOLE_MODULE = re.compile(r"^(model\.)?head\.|^.*\.motion_conv\.")
+# Tensors whose shape depends on the ablation, and the part of a name up to a module that is loaded as a whole, as the
+# classifier is: a bias of one motion MLP with the weight of another means nothing.
+EMIM = re.compile(r"\.attn\.(rpb|motion_conv\.\d+\.(weight|bias))$")
+WHOLE_MODULE = re.compile(r"^.*\.motion_conv\.")
 # Batches that a norm has seen: of use to averaging momenta alone, which no model here has.
 COUNTER = "num_batches_tracked"
 
@@ -43,6 +43,11 @@ class LoadReport:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     class_names: list[str] | None = None  # of the classifier in the file, where it has them
+    head: str = ""  # beginning of the classifier's names
+
+    @property
+    def has_head(self) -> bool:
+        return any(name.startswith(self.head) for name in self.loaded)
 
     def __str__(self) -> str:
         kinds = {"missing in the file": self.missing, "unexpected": self.unexpected}
@@ -72,7 +77,8 @@ def load_pretrained(model: nn.Module, path: str) -> LoadReport:
     target = model.state_dict()
     content = read_checkpoint(path)
     weights, source = unwrap_weights(content, path, target)
-    report = LoadReport(source, missing=[name for name in target if name not in weights and not name.endswith(COUNTER)])
+    missing = [name for name in target if name not in weights and not name.endswith(COUNTER)]
+    report = LoadReport(source, missing=missing, head=_head_prefix(model))
     report.unexpected = [name for name in weights if name not in target]
     report.class_names = content.get("class_names")
     if scales := [name for name in report.unexpected if re.search(r"\.gamma_[12]$", name)]:
@@ -80,18 +86,19 @@ def load_pretrained(model: nn.Module, path: str) -> LoadReport:
         raise UserError(f"{path} is a layer-scale variant ({_first(scales, 2)}): {reason}; use one without layer scale")
     fitted = {name: fit_tensor(weights[name], x) for name, x in target.items() if name in weights}
     for name in [name for name, x in fitted.items() if x is None]:
-        hint = ": another number of classes" if HEAD.match(name) else ""
+        hint = ": another number of classes" if name.startswith(report.head) else ""
         hint = ": another EMIM.WINDOW or kind of window" if EMIM.search(name) else hint
         found, wanted = tuple(weights[name].shape), tuple(target[name].shape)
         report.skipped[name] = f"shape {found} in the file, {wanted} in the model{hint}"
-    broken = {match[0] for name in report.skipped if (match := WHOLE_MODULE.match(name))}
+    wholes = {name: report.head if name.startswith(report.head) else _whole_module(name) for name in fitted}
+    broken = {wholes[name] for name in report.skipped} - {""}
     for name, x in fitted.items():
-        if x is not None and (match := WHOLE_MODULE.match(name)) and match[0] in broken:
+        if x is not None and wholes[name] in broken:
             report.skipped[name] = "the rest of its module does not fit"
     fitted = {name: x for name, x in fitted.items() if name not in report.skipped}
     for name, x in fitted.items():
         (report.loaded if x.shape == weights[name].shape else report.inflated).append(name)
-    wanted = [name for name in target if not HEAD.match(name) and not name.endswith(COUNTER)]
+    wanted = [name for name in target if not name.startswith(report.head) and not name.endswith(COUNTER)]
     matched = sum(name in fitted for name in wanted)
     if not matched or matched < len(wanted) / 2:
         named = ([f"{name} {tuple(x.shape)}" for name, x in some.items()] for some in (weights, target))
@@ -102,6 +109,17 @@ def load_pretrained(model: nn.Module, path: str) -> LoadReport:
     logger.info("weights from %s: %s", path, report)
     _warn(path, report)
     return report
+
+
+def _head_prefix(model: nn.Module) -> str:
+    """Return the beginning of the names of the classifier's tensors."""
+    head = getattr(model, "head", None)
+    return next((name for name, module in model.named_modules() if module is head), "head") + "."
+
+
+def _whole_module(name: str) -> str:
+    match = WHOLE_MODULE.match(name)
+    return match[0] if match else ""
 
 
 def fit_tensor(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor | None:
@@ -178,7 +196,8 @@ def _reason(error: Exception) -> str:
 
 def _warn(path: str, report: LoadReport) -> None:
     """Warn of leftovers, unless they are those of a UniFormer that becomes an EMIM."""
-    afresh = [name for name in (*report.missing, *report.skipped) if not HEAD.match(name) and not EMIM.search(name)]
+    lost = [name for name in (*report.missing, *report.skipped) if not name.startswith(report.head)]
+    afresh = [name for name in lost if not EMIM.search(name)]
     if afresh:
         message = "%s lacks tensors of the backbone or has them in other shapes; they start afresh: %s"
         logger.warning(message, path, _first(_groups(afresh)))

@@ -1,18 +1,16 @@
 """UniFormer for video and still images (arXiv 2201.09450): ``B`` clips, ``C`` channels, ``T`` frames, ``K`` classes."""
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from itertools import cycle, islice
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from slowfast.models.attention import AttentionFactory, MotionMlp, build_attention
 from slowfast.models.build import MODEL_REGISTRY, Model
-from slowfast.models.layers import BATCH_NORM, AttentionBlock, ConvBlock, PatchEmbed
+from slowfast.models.layers import BATCH_NORM, AttentionBlock, ConvBlock, PatchEmbed, checkpointed
 from slowfast.utils.errors import UserError
 
 
@@ -116,7 +114,7 @@ class Uniformer(Model):
             x = getattr(self, f"patch_embed{stage}")(x)
             for index, block in enumerate(getattr(self, f"blocks{stage}")):
                 recompute = torch.is_grad_enabled() and index < self.checkpoint_num[stage - 1]
-                x = _checkpointed(block, x) if recompute else block(x)
+                x = checkpointed(block, x) if recompute else block(x)
             maps.append(x)
         return maps
 
@@ -171,24 +169,3 @@ class Uniformer2d(Uniformer):
         if clips.dim() != 5 or clips.shape[2] != 1:
             raise UserError(f"still images (DATA.NUM_FRAMES 1) must be (B, 3, 1, H, W), found {tuple(clips.shape)}")
         return clips.squeeze(2).contiguous(memory_format=torch.channels_last)
-
-
-def _checkpointed(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Run ``block`` and drop its activations; the backward pass computes them again."""
-    norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    if not norms:  # torch.compile takes no context function
-        return checkpoint(block, x, use_reentrant=False)
-    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _frozen_statistics(norms)))
-
-
-@contextmanager
-def _frozen_statistics(norms: list[nn.Module]) -> Iterator[None]:
-    """Keep batch norms from counting the batch a second time in the recomputation."""
-    settings = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, (momentum, counter) in zip(norms, settings):
-            norm.momentum, norm.num_batches_tracked = momentum, counter

@@ -1,6 +1,6 @@
 """Architectures and published weights by name, and the files of the latter from the Hugging Face Hub.
 
-The weights are UniFormer's (arXiv 2201.09450), as its authors publish them under the MIT licence.
+The published weights are UniFormer's (arXiv 2201.09450), as its authors publish them under the MIT licence.
 """
 
 import hashlib
@@ -33,8 +33,19 @@ _TINY = {
     "EMIM.WINDOW": [3, 3], "EMIM.ZERO_INIT_MOTION": False, "DATA.TRAIN_CROP_SIZE": 64, "DATA.TEST_CROP_SIZE": 64,
 }  # fmt: skip
 
+
+def _dense(name: str, frames: int, rate: int, side: int, test_side: int) -> dict[str, Any]:
+    """Return the settings of a network for Kinetics: clips and crops of its training, thirty views of its test."""
+    clips = {"DATA.FRAME_SAMPLING": "dense", "DATA.NUM_FRAMES": frames, "DATA.SAMPLING_RATE": rate}
+    crops = {"DATA.TRAIN_CROP_SIZE": side, "DATA.TEST_CROP_SIZE": test_side}
+    return {"MODEL.MODEL_NAME": name, **clips, **crops, "TEST.NUM_ENSEMBLE_VIEWS": 10, "TEST.NUM_SPATIAL_CROPS": 3}
+
+
+_SLOWFAST = _dense("SlowFast", 32, 2, 224, 256)
+
 # Settings over the defaults. S and B are sizes; emim has EMIM in every other block of stages 3 and 4, joint attention
-# in all of them, uniformer too, behind a stem that halves the frame rate.
+# in all of them, uniformer too, behind a stem that halves the frame rate. SlowFast's numbers are frames and step of its
+# slow pathway.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "emim_s": {},
     "emim_b": _B,
@@ -45,6 +56,10 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "emim_s_image": _STILL,
     "uniformer_s_image": _STILL | _JOINT,
     "uniformer_b_image": _STILL | _JOINT | _B,
+    "slowfast_r50_4x16": {**_SLOWFAST, "MODEL.ARGS": {"alpha": 8, "fusion_kernel": 5}},
+    "slowfast_r50_8x8": _SLOWFAST,
+    "x3d_s": _dense("X3D", 13, 6, 160, 182),
+    "x3d_m": _dense("X3D", 16, 5, 224, 256),
     "emim_tiny": _TINY,
     "joint_tiny": _TINY | _JOINT,
 }

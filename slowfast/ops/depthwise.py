@@ -16,8 +16,8 @@ class DepthwiseConv3d(nn.Conv3d):
     Parameters and results are those of ``nn.Conv3d``, with an odd kernel, padding and groups.
     """
 
-    def __init__(self, dim: int, kernel_size: int) -> None:
-        super().__init__(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
+    def __init__(self, dim: int, kernel_size: int, bias: bool = True) -> None:
+        super().__init__(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim, bias=bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if torch.onnx.is_in_onnx_export():
@@ -26,7 +26,9 @@ class DepthwiseConv3d(nn.Conv3d):
             return super().forward(x)
         tensors = (x, self.weight, self.bias)
         dtype = autocast_dtype(x)
-        return _SameDepthwise.apply(*(tensors if dtype is None else (each.to(dtype) for each in tensors)))
+        if dtype is not None:
+            tensors = (None if each is None else each.to(dtype) for each in tensors)
+        return _SameDepthwise.apply(*tensors)
 
 
 class _SameDepthwise(torch.autograd.Function):

@@ -99,3 +99,21 @@ def test_ranges_are_checked_where_a_value_comes_from(key, value, allowed):
     with pytest.raises(ValueError, match="command line: ") as error:
         get_cfg().merge_from_list([key, value])
     assert f"{key} is " in str(error.value) and str(error.value).endswith(f"allowed: {allowed}")
+
+
+def test_arguments_of_the_model_are_a_mapping_that_files_add_to(tmp_path):
+    base = "MODEL: {ARGS: {alpha: 8, depth: [1, 2]}}\n"
+    path = write(tmp_path, base=base, mine="_BASE_: base.yaml\nMODEL: {ARGS: {alpha: null, name: a}}\n")
+    cfg = get_cfg()
+    cfg.merge_from_file(path)
+    cfg.merge_from_list(["MODEL.ARGS.rate", "1e-4", "MODEL.ARGS", "{flag: True}"])
+    assert cfg.MODEL.ARGS == {"depth": [1, 2], "name": "a", "rate": 1e-4, "flag": True}
+    again = get_cfg()
+    again.merge_from_text(cfg.dump(), "")
+    assert again == cfg and get_cfg().MODEL.ARGS == {}
+    for value, message in (
+        ("x", "takes a mapping of names to values, found 'x'"),
+        ("{a: {b: 1}}", "ARGS.a takes a plain"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            get_cfg().merge_from_list(["MODEL.ARGS", value])

@@ -88,10 +88,13 @@ def test_every_count_has_a_stage_and_a_kind(name):
 @every_model
 def test_sections_say_what_distinguishes_counts(name):
     kind, cfg = MODEL_REGISTRY.get(name), tiny_cfg(name)
-    assert set(kind.SECTIONS) <= set(cfg) and all(key.partition(".")[0] in kind.SECTIONS for key in kind.TRAINING_ONLY)
+    assert set(kind.SECTIONS) <= {*cfg, "MODEL.ARGS"} and all(
+        key.partition(".")[0] in kind.SECTIONS for key in kind.TRAINING_ONLY
+    )
     assert all(key.partition(".")[2] in cfg[key.partition(".")[0]] for key in kind.TRAINING_ONLY)
     counted = {}
-    wide = tiny_cfg(name, UNIFORMER__EMBED_DIM=[32, 32, 32, 32])
+    has_args = "MODEL.ARGS" in kind.SECTIONS
+    wide = tiny_cfg(name, **({"MODEL__ARGS__width": 32} if has_args else {"UNIFORMER__EMBED_DIM": [32, 32, 32, 32]}))
     first, second = view_gflops(cfg, counted), view_gflops(wide, counted)
     assert 0 < first < second and view_gflops(cfg, counted) == first and len(counted) == 2
 

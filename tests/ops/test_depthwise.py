@@ -10,19 +10,20 @@ from slowfast.ops.depthwise import DepthwiseConv3d
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("kernel", "shape"), [(3, (2, 4, 5, 6, 7)), (5, (1, 2, 1, 2, 3)), (7, (2, 3, 5, 4, 9))])
-def test_equals_torch(kernel, shape, layout):
+def test_equals_torch(kernel, shape, layout, bias):
     torch.manual_seed(0)
     dim = shape[1]
-    ours = DepthwiseConv3d(dim, kernel).double()
-    theirs = nn.Conv3d(dim, dim, kernel, padding=kernel // 2, groups=dim).double()
+    ours = DepthwiseConv3d(dim, kernel, bias).double()
+    theirs = nn.Conv3d(dim, dim, kernel, padding=kernel // 2, groups=dim, bias=bias).double()
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(shape, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
     weight = torch.randn(shape, dtype=torch.float64)
     results = []
     for module in (ours, theirs):
         out = module(x)
-        gradients = torch.autograd.grad((out * weight).sum(), (x, module.weight, module.bias))
+        gradients = torch.autograd.grad((out * weight).sum(), (x, *module.parameters()))
         results.append((out, *gradients))
     torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12)
 

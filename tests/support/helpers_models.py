@@ -26,8 +26,8 @@ def tiny_model(name="Uniformer", **settings):
 
 
 def awake(model):
-    """Give motion MLPs, which start as zero, weights that are not zero."""
+    """Give motion MLPs and last norms of residual branches, which start as zero, weights that are not zero."""
     for name, parameter in model.named_parameters():
-        if name.endswith("motion_conv.2.weight"):
+        if name.endswith(("motion_conv.2.weight", "norm_c.weight")):
             torch.nn.init.normal_(parameter, std=0.2)
     return model

@@ -1,0 +1,55 @@
+"""The text of ``docs/models.md``: python -m slowfast.models.document > docs/models.md."""
+
+import sys
+
+import torch
+
+from slowfast.config.defaults import get_cfg
+from slowfast.models.build import build_model
+from slowfast.models.complexity import count_gmacs, count_parameters
+from slowfast.models.zoo import ARCHITECTURES
+
+_HEAD = """\
+# Models
+
+Made by `python -m slowfast.models.document`. A name stands for the settings behind it: `slowfast.create_model("x3d_s",
+num_classes=400)` builds the network, a YAML file gives the settings themselves. Arguments of a constructor are
+`MODEL.ARGS`, checked against its signature; classes, frames and sides are always taken from the rest of the
+configuration. Parameters are those with 400 classes (1,000 for stills), GFLOPs billions of multiply-accumulates of one
+clip, counted operator by operator as the network runs it, with the side of a crop in training and in testing.
+
+| name | MODEL.MODEL_NAME | MODEL.ARGS | parameters (M) | frames | side (px) | GFLOPs | side in test | GFLOPs |
+|---|---|---|---|---|---|---|---|---|
+"""
+
+_TAIL = """
+SlowFast (arXiv 1812.03982) and X3D (arXiv 2004.04730) have the parameter names of PyTorchVideo's model files, which
+`MODEL.PRETRAINED` and `TEST.CHECKPOINT_FILE_PATH` read; `tests/models/test_slowfast_x3d.py` compares logits where
+PyTorchVideo is installed. Both average over the whole last map, whatever its size; the public code slides a window of
+the training's size over the larger map of a test and averages after the classifier, X3D's after the softmax.
+SlowFast takes a multiple of `alpha` frames. A run warns where mean, standard deviation, frames or side are others than
+those that the model was published with.
+"""
+
+
+def document() -> str:
+    """Return the table of all architectures and what has to be known of them, as Markdown."""
+    return _HEAD + "".join(map(_row, ARCHITECTURES)) + _TAIL
+
+
+def _row(name: str) -> str:
+    settings, cfg = ARCHITECTURES[name], get_cfg()
+    cfg.merge_from_list([word for pair in settings.items() for word in pair])
+    data = cfg.DATA
+    cfg.MODEL.NUM_CLASSES = 1000 if data.NUM_FRAMES == 1 else 400
+    with torch.device("meta"):
+        model = build_model(cfg)
+    sides = (data.TRAIN_CROP_SIZE, data.TEST_CROP_SIZE)
+    counts = [f"{side} | {count_gmacs(model, (3, data.NUM_FRAMES, side, side)):.4g}" for side in sides]
+    args = ", ".join(f"{key} {value}" for key, value in cfg.MODEL.ARGS.items())
+    facts = (f"`{name}`", cfg.MODEL.MODEL_NAME, args, f"{count_parameters(model) / 1e6:.2f}", data.NUM_FRAMES, *counts)
+    return f"| {' | '.join(map(str, facts))} |\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())
