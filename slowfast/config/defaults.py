@@ -122,8 +122,8 @@ declare(
     "MODEL",
     MODEL_NAME=text(
         "Uniformer",
-        "Class in MODEL_REGISTRY: Uniformer (video) | Uniformer2d (stills: no EMIM.MOTION) | SlowFast | X3D; see "
-        "docs/models.md.",
+        "Class in MODEL_REGISTRY: Uniformer (video) | Uniformer2d (stills: no EMIM.MOTION) | SlowFast | X3D, or a "
+        "network of a library: torchvision/NAME | transformers/NAME | timm/NAME; see docs/models.md.",
     ),
     ARGS=mapping(
         "Arguments of the model's constructor by name, over its defaults, where docs/models.md names them: "
@@ -149,7 +149,8 @@ declare(
     COMPILE=flag(False, "Compile the model (torch.compile): slow first steps, faster later ones on most GPUs."),
     CHECKPOINT_NUM=numbers(
         [0, 0, 0, 0],
-        "First blocks per stage that recompute activations; compiled: in stages 3 and 4 only.",
+        "First blocks per stage that recompute activations; compiled: in stages 3 and 4 only. Networks of transformers "
+        "and timm: all of them where a number is not 0.",
         length=4,
         low=0,
     ),

@@ -17,7 +17,18 @@ from slowfast.utils.files import full_path
 
 logger = logging.getLogger(__name__)
 
-_PACKAGES = ("torch", "torchvision", "timm", "fvcore", "decord", "av", "numpy", "opencv-python-headless", "natten")
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "fvcore",
+    "decord",
+    "av",
+    "numpy",
+    "opencv-python-headless",
+    "natten",
+)
 
 _EPILOG = """KEY VALUE pairs override the file; docs/configuration.md explains every key.
 With several processes start it through exp/launch.sh or torchrun.

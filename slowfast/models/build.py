@@ -61,6 +61,14 @@ class Model(nn.Module):
         """Return all parameters by depth, from stem to head; [] where SOLVER.LAYER_DECAY is not supported."""
         return []
 
+    def position_grids(self, name: str) -> list[tuple[int, ...]]:
+        """Return the grid of the position table ``name``, such as (T', H', W'); [] where the tensor is none.
+
+        Files whose tables have another grid are resized; what a table has besides, such as a class token, comes first.
+        A second grid is that of published weights, which a file does not tell.
+        """
+        return []
+
     def scalars(self) -> dict[str, float]:
         """Return numbers of the model that are worth a curve, by name; they are recorded once per epoch."""
         return {}
@@ -73,10 +81,12 @@ class Model(nn.Module):
 def model_class(cfg) -> type[Model]:
     """Return the class that MODEL.MODEL_NAME names."""
     name = cfg.MODEL.MODEL_NAME
-    if name not in MODEL_REGISTRY:
+    library, is_wrapped, _ = name.partition("/")
+    key = library.capitalize() if is_wrapped else name  # torchvision/NAME is a Torchvision
+    if key not in MODEL_REGISTRY:
         known = ", ".join(sorted(key for key, _ in MODEL_REGISTRY))
         raise UserError(f"MODEL.MODEL_NAME {name!r} is not a registered model; known: {known}")
-    return MODEL_REGISTRY.get(name)
+    return MODEL_REGISTRY.get(key)
 
 
 def construct(make: Callable[..., Any], cfg, allowed: Collection[str] = (), **settings: Any) -> Any:

@@ -23,12 +23,35 @@ clip, counted operator by operator as the network runs it, with the side of a cr
 """
 
 _TAIL = """
+A run warns where mean, standard deviation, frames or side are others than those that the model was published with. A
+clip that a network cannot take, an argument that it does not know and a name that is none are refused at once.
+
 SlowFast (arXiv 1812.03982) and X3D (arXiv 2004.04730) have the parameter names of PyTorchVideo's model files, which
 `MODEL.PRETRAINED` and `TEST.CHECKPOINT_FILE_PATH` read; `tests/models/test_slowfast_x3d.py` compares logits where
 PyTorchVideo is installed. Both average over the whole last map, whatever its size; the public code slides a window of
 the training's size over the larger map of a test and averages after the classifier, X3D's after the softmax.
-SlowFast takes a multiple of `alpha` frames. A run warns where mean, standard deviation, frames or side are others than
-those that the model was published with.
+SlowFast takes a multiple of `alpha` frames.
+
+Networks of other libraries are those libraries' own modules (`transformers/NAME` needs `requirements-zoo.txt`), so
+that logits equal theirs and weight files of theirs load, in `MODEL.PRETRAINED`, under their names:
+
+| MODEL.MODEL_NAME | arguments | what it cannot |
+|---|---|---|
+| `torchvision/r3d_18`, `mc3_18`, `r2plus1d_18` | `layers`, `zero_init_residual` | recompute activations |
+| `torchvision/s3d` | `dropout` | recompute activations; fewer than 14 frames or 224 px |
+| `torchvision/mvit_v1_b`, `mvit_v2_s` | `width`, `depth`, `dropout`, `attention_dropout`, `stochastic_depth_prob` | \
+recompute activations; another side in test; give features (its classifier sees a token) |
+| `torchvision/swin3d_t`, `_s`, `_b` | `embed_dim`, `depths`, `num_heads`, `window_size`, `patch_size`, `mlp_ratio`, \
+`dropout`, `attention_dropout`, `stochastic_depth_prob` | recompute activations |
+| `transformers/timesformer`, `videomae`, `vivit`, `vjepa2` | those of its configuration class | another side in test, \
+TimeSformer and V-JEPA 2 aside; give features, VideoMAE aside |
+| `timm/NAME` | those of its class, and `shift` | see motion but by `shift`; give features, convolutional ones aside |
+
+`timm/NAME` is any image network of timm on every frame, the mean of whose logits is the clip's (TSN, arXiv 1608.00859).
+`shift 8` gives every residual branch an eighth of its channels from the next frame and an eighth from the one before
+(TSM, arXiv 1811.08383); it is for blocks that begin with `conv1` or `norm1`, which ResNets and vision transformers do.
+Position tables of a file with another number of frames or another side are interpolated, and the report of the loading
+names them.
 """
 
 

@@ -106,6 +106,10 @@ class Prompted(Model):
     def stage_of(self, name: str) -> str:
         return self.model.stage_of(name.removeprefix("model."))
 
+    def position_grids(self, name: str) -> list[tuple[int, ...]]:
+        inner = name.removeprefix("model.")
+        return self.model.position_grids(inner) if inner != name else []
+
     def scalars(self) -> dict[str, float]:
         return self.vmps.scalars() | {"variation": float(self.variation)} | self.model.scalars()
 

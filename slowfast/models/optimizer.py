@@ -1,6 +1,7 @@
 """Optimizer, its weight-decay groups and its layer-wise learning rates."""
 
 import logging
+import re
 from collections import Counter
 
 import torch
@@ -11,14 +12,16 @@ from slowfast.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+# Position tables and class tokens, by the last part of a name.
+TABLES = re.compile(r"pos_embed|(position|time)_embeddings|(cls|class)_token|(spatial|temporal)_pos|rel_pos|bias_table")
 NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def weight_decay_groups(model: nn.Module, weight_decay: float, decay_relative_bias: bool = False) -> list[dict]:
     """Split the trained parameters into a group with weight decay and one without, and log how many are of each kind.
 
-    Without: parameters of norms, everything else of at most one axis (biases), and, unless ``decay_relative_bias``,
-    EMIM's relative bias.
+    Without: parameters of norms, everything else of at most one axis (biases), position tables and, unless
+    ``decay_relative_bias``, EMIM's relative bias.
     """
     of_norms = {p for module in model.modules() if isinstance(module, NORMS) for p in module.parameters(recurse=False)}
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -40,7 +43,9 @@ def _kind(name: str, parameter: nn.Parameter, is_of_norm: bool) -> str:
         return "relative bias"
     if is_of_norm:
         return "norms"
-    return "one-dimensional" if parameter.dim() <= 1 else "weights"
+    if parameter.dim() <= 1:
+        return "one-dimensional"
+    return "position tables" if TABLES.search(name.rpartition(".")[2]) else "weights"
 
 
 def split_by_layer(groups: list[dict], model: Model, layer_decay: float) -> list[dict]:

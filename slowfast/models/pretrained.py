@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import logging
+import math
 import os
 import pathlib
 import re
@@ -11,8 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from slowfast.models.build import Model
 from slowfast.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -39,6 +42,7 @@ class LoadReport:
     source: str = ""
     loaded: list[str] = field(default_factory=list)
     inflated: list[str] = field(default_factory=list)
+    resized: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
@@ -54,6 +58,7 @@ class LoadReport:
         all_kinds = {
             "tensors loaded": self.loaded,
             "inflated from 2-D": self.inflated,
+            "position tables resized": self.resized,
             "skipped": self.skipped,
             **kinds,
         }
@@ -63,6 +68,7 @@ class LoadReport:
             causes.setdefault(reason.partition(": ")[2], []).append(name)
         lines = [f"  skipped: {_first(_groups(names))} ({self.skipped[names[0]]})" for names in causes.values()]
         lines += [f"  {kind}: {_first(_groups(names))}" for kind, names in kinds.items() if names]
+        lines += [f"  resized: {name}, {grids}" for name, grids in self.resized.items()]
         return "\n".join([self.source + counts, *lines])
 
 
@@ -84,7 +90,12 @@ def load_pretrained(model: nn.Module, path: str) -> LoadReport:
     if scales := [name for name in report.unexpected if re.search(r"\.gamma_[12]$", name)]:
         reason = "its weights mean nothing without the tensors that scale its blocks, which this model does not have"
         raise UserError(f"{path} is a layer-scale variant ({_first(scales, 2)}): {reason}; use one without layer scale")
+    grids = {name: model.position_grids(name) if isinstance(model, Model) else [] for name in target}
     fitted = {name: fit_tensor(weights[name], x) for name, x in target.items() if name in weights}
+    for name in [name for name, x in fitted.items() if x is None and grids[name]]:
+        fitted[name], grid = resize_positions(weights[name], target[name], *grids[name])
+        if grid:
+            report.resized[name] = "{} to {}".format(*(" x ".join(map(str, one)) for one in (grid, grids[name][0])))
     for name in [name for name, x in fitted.items() if x is None]:
         hint = ": another number of classes" if name.startswith(report.head) else ""
         hint = ": another EMIM.WINDOW or kind of window" if EMIM.search(name) else hint
@@ -96,8 +107,8 @@ def load_pretrained(model: nn.Module, path: str) -> LoadReport:
         if x is not None and wholes[name] in broken:
             report.skipped[name] = "the rest of its module does not fit"
     fitted = {name: x for name, x in fitted.items() if name not in report.skipped}
-    for name, x in fitted.items():
-        (report.loaded if x.shape == weights[name].shape else report.inflated).append(name)
+    for name in [name for name in fitted if name not in report.resized]:
+        (report.loaded if fitted[name].shape == weights[name].shape else report.inflated).append(name)
     wanted = [name for name in target if not name.startswith(report.head) and not name.endswith(COUNTER)]
     matched = sum(name in fitted for name in wanted)
     if not matched or matched < len(wanted) / 2:
@@ -132,11 +143,39 @@ def fit_tensor(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor | Non
     return None
 
 
+def resize_positions(
+    source: torch.Tensor, target: torch.Tensor, grid: tuple[int, ...], published: tuple[int, ...] = ()
+) -> tuple[torch.Tensor | None, tuple[int, ...]]:
+    """Return a position table in the shape of ``target``, whose grid is ``grid``, and the grid that it had.
+
+    Linear interpolation along every axis of the grid; None and () if it cannot fit. The file does not say its grid. Two
+    axes are a square; three (time, height, width) are those of the ``published`` weights, or others than the wanted
+    ones in time or space alone; if that could be either, they are not guessed.
+    """
+    axes = [axis for axis, sizes in enumerate(zip(source.shape, target.shape)) if sizes[0] != sizes[1]]
+    if source.dim() != target.dim() or len(axes) != 1:
+        return None, ()
+    num_first = target.shape[axes[0]] - math.prod(grid)
+    count = source.shape[axes[0]] - num_first
+    candidates = {(count,)} if len(grid) == 1 else {(*grid[:-2], *[math.isqrt(count // math.prod(grid[:-2]))] * 2)}
+    if len(grid) == 3:
+        candidates |= {(count // math.prod(grid[1:]), *grid[1:])}
+    candidates = {published} if math.prod(published or (0,)) == count else candidates
+    found = [one for one in candidates if math.prod(one) == count > 0]
+    if len(found) != 1:
+        return None, ()
+    first, table = source.float().movedim(axes[0], -1).split([num_first, count], dim=-1)
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(grid)]
+    table = F.interpolate(table.reshape(1, -1, *found[0]), grid, mode=mode, align_corners=False)
+    table = torch.cat([first, table.reshape(*first.shape[:-1], -1)], dim=-1)
+    return table.movedim(-1, axes[0]).to(target.dtype), found[0]
+
+
 def unwrap_weights(content: dict, path: str, names: Collection[str] = ()) -> tuple[dict[str, torch.Tensor], str]:
     """Return the state dict in the content of the weight file ``path``, and a note on its entry and prefixes.
 
-    Prefixes are stripped, except from ``names``, those of the model's own tensors; a model behind motion prompts finds
-    those of its backbone.
+    Prefixes are stripped, except from ``names``, those of the model's own tensors; a model behind motion prompts, or
+    around that of another library, finds those of what is inside.
     """
     dicts = {key: entry for key, entry in {**content, "": content}.items() if isinstance(entry, dict)}
     tensors = {key: {name: x for name, x in some.items() if isinstance(x, torch.Tensor)} for key, some in dicts.items()}
@@ -147,7 +186,8 @@ def unwrap_weights(content: dict, path: str, names: Collection[str] = ()) -> tup
     entry, *others = entries
     bare = {name: name if name in names else PREFIXES.sub("", name) for name in tensors[entry]}
     prefixes = sorted({name.removesuffix(bare[name]) for name in bare} - {""})
-    bare = {name: inner if (inner := f"model.{short}") in names else short for name, short in bare.items()}
+    nested = ("", "model.", "model.model.")  # behind motion prompts, of another library, or both
+    bare = {name: next((x + short for x in nested if x + short in names), short) for name, short in bare.items()}
     note = f"entry {entry!r}{''.join(f', not {other!r}' for other in others if other)}; " if entry else ""
     note += f"prefix {' and '.join(prefixes)} stripped; " if prefixes else ""
     return {bare[name]: x for name, x in tensors[entry].items()}, note

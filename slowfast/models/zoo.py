@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from slowfast.models.wrapped import IMAGENET, TORCHVISION, TRANSFORMERS, preferred_data
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import full_path
 
@@ -41,6 +42,13 @@ def _dense(name: str, frames: int, rate: int, side: int, test_side: int) -> dict
     return {"MODEL.MODEL_NAME": name, **clips, **crops, "TEST.NUM_ENSEMBLE_VIEWS": 10, "TEST.NUM_SPATIAL_CROPS": 3}
 
 
+def _wrapped(name: str, normalization: tuple[list, list], frames: int, side: int) -> dict[str, Any]:
+    """Return the settings of a network of another library."""
+    crop = {"DATA.TEST_CROP_SIZE": side}
+    return {"MODEL.MODEL_NAME": name, **preferred_data(normalization, frames, side), **crop}
+
+
+_TSN = _wrapped("timm/resnet50", IMAGENET, 8, 224)
 _SLOWFAST = _dense("SlowFast", 32, 2, 224, 256)
 
 # Settings over the defaults. S and B are sizes; emim has EMIM in every other block of stages 3 and 4, joint attention
@@ -60,6 +68,10 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "slowfast_r50_8x8": _SLOWFAST,
     "x3d_s": _dense("X3D", 13, 6, 160, 182),
     "x3d_m": _dense("X3D", 16, 5, 224, 256),
+    **{name: _wrapped(f"torchvision/{name}", *data[-3:]) for name, data in TORCHVISION.items()},
+    **{name: _wrapped(f"transformers/{name}", *data[-3:]) for name, data in TRANSFORMERS.items()},
+    "tsn_r50": _TSN,
+    "tsm_r50": _TSN | {"MODEL.ARGS": {"shift": 8}},
     "emim_tiny": _TINY,
     "joint_tiny": _TINY | _JOINT,
 }

@@ -36,12 +36,19 @@ def with_toy(monkeypatch):
     monkeypatch.setitem(MODEL_REGISTRY._obj_map, "Toy", Toy)
 
 
+# Settings of a larger network than the tiny one.
+WIDER = {
+    "SlowFast": ("MODEL.ARGS.width", 32), "X3D": ("MODEL.ARGS.width", 32), "Torchvision": ("MODEL.ARGS.embed_dim", 24),
+    "Transformers": ("MODEL.ARGS.intermediate_size", 99), "Timm": ("MODEL.ARGS.layers", [2, 2, 2, 2]),
+}  # fmt: skip
 every_model = pytest.mark.parametrize("name", [*sorted(name for name, _ in MODEL_REGISTRY), "Toy"])
 
 
 def draw_clips(name, *size, clips=2):
-    frames = MODEL_REGISTRY.get(name).TINY.get("DATA.NUM_FRAMES", size[0])
-    return torch.randn(clips, 3, frames, *size[1:], generator=torch.Generator().manual_seed(0))
+    tiny, sides = MODEL_REGISTRY.get(name).TINY, size[1:]
+    frames = tiny.get("DATA.NUM_FRAMES", size[0])
+    sides = [tiny["DATA.TRAIN_CROP_SIZE"]] * 2 if "DATA.TRAIN_CROP_SIZE" in tiny else sides
+    return torch.randn(clips, 3, frames, *sides, generator=torch.Generator().manual_seed(0))
 
 
 @every_model
@@ -93,8 +100,7 @@ def test_sections_say_what_distinguishes_counts(name):
     )
     assert all(key.partition(".")[2] in cfg[key.partition(".")[0]] for key in kind.TRAINING_ONLY)
     counted = {}
-    has_args = "MODEL.ARGS" in kind.SECTIONS
-    wide = tiny_cfg(name, **({"MODEL__ARGS__width": 32} if has_args else {"UNIFORMER__EMBED_DIM": [32, 32, 32, 32]}))
+    wide = tiny_cfg(name).with_settings(*WIDER.get(name, ("UNIFORMER.EMBED_DIM", [32, 32, 32, 32])))
     first, second = view_gflops(cfg, counted), view_gflops(wide, counted)
     assert 0 < first < second and view_gflops(cfg, counted) == first and len(counted) == 2
 

@@ -17,7 +17,7 @@ def make_cfg(**settings):
 def tiny_cfg(name="Uniformer", **settings):
     """Return the configuration of the smallest model of a registered class, with five classes."""
     tiny = {key.replace(".", "__"): value for key, value in MODEL_REGISTRY.get(name).TINY.items()}
-    return make_cfg(**{**tiny, "MODEL__MODEL_NAME": name, "MODEL__NUM_CLASSES": 5, **settings})
+    return make_cfg(**{"MODEL__MODEL_NAME": name, **tiny, "MODEL__NUM_CLASSES": 5, **settings})
 
 
 def tiny_model(name="Uniformer", **settings):

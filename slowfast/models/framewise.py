@@ -1,0 +1,111 @@
+"""Image networks of timm on the frames of a clip: TSN (arXiv 1608.00859) and, with a shift, TSM (arXiv 1811.08383).
+
+``B`` clips, ``C`` channels, ``T`` frames, ``K`` classes.
+"""
+
+import inspect
+import logging
+import re
+from difflib import get_close_matches
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from slowfast.models.build import MODEL_REGISTRY, construct
+from slowfast.models.wrapped import Wrapped, preferred_data
+from slowfast.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+@MODEL_REGISTRY.register()
+class Timm(Wrapped):
+    """An image network on every frame, whose logits are averaged.
+
+    ``MODEL.ARGS`` are those of its class, and ``shift``: the share of the channels, 8 for an eighth, that a residual
+    branch sees of the next frame, and as many of the frame before; 0 for none.
+    """
+
+    LIBRARY = "timm"
+    TINY: ClassVar[dict[str, Any]] = {
+        "MODEL.MODEL_NAME": "timm/test_resnet",
+        "MODEL.ARGS": {"shift": 8, "zero_init_last": False},
+        "DATA.NUM_FRAMES": 4,
+    }
+
+    @classmethod
+    def from_name(cls, name: str, cfg) -> "Timm":
+        import timm
+
+        if name not in timm.list_models():
+            near = ", ".join(f"timm/{one}" for one in get_close_matches(name, timm.list_models()))
+            raise UserError(f"timm has no network {name!r} (MODEL.MODEL_NAME); near it: {near or 'none'}")
+        with torch.device("meta"):
+            spelled = inspect.signature(type(timm.create_model(name))).parameters
+        sizes = {"num_classes": cfg.MODEL.NUM_CLASSES}
+        sizes |= {"img_size": cfg.DATA.TRAIN_CROP_SIZE} if "img_size" in spelled else {}
+
+        def make(shift: int = 0, **others: Any) -> nn.Module:
+            model = timm.create_model(name, **others)
+            if shift:
+                _shift_channels(model, cfg.DATA.NUM_FRAMES, shift)
+            return model
+
+        model = construct(make, cfg, [one for one in spelled if one not in ("device", "dtype")], **sizes)
+        facts = model.pretrained_cfg
+        data = ([*facts["mean"]], [*facts["std"]]), cfg.DATA.NUM_FRAMES, facts["input_size"][-1]
+        return cls(model, facts["classifier"], preferred_data(*data))
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        logits = self.model(clips.transpose(1, 2).flatten(0, 1))  # (B T, K)
+        return logits.unflatten(0, (len(clips), -1)).mean(1)
+
+    def forward_features(self, clips: torch.Tensor) -> torch.Tensor:
+        maps = self.model.forward_features(clips.transpose(1, 2).flatten(0, 1))
+        if maps.dim() != 4 or maps.shape[1] != self.model.num_features:  # tokens, or channels last
+            return super().forward_features(clips)
+        return maps.unflatten(0, (len(clips), -1)).transpose(1, 2)
+
+    def position_grids(self, name: str) -> list[tuple[int, ...]]:
+        return [tuple(self.model.patch_embed.grid_size)] if name == "model.pos_embed" else []
+
+    def recompute(self, cfg) -> None:
+        self.model.set_grad_checkpointing(True)
+        logger.info("MODEL.CHECKPOINT_NUM: timm recomputes all blocks")
+
+
+class ChannelShift:
+    """Forward pre-hook that shifts one in ``share`` channels a frame back in time, and as many a frame ahead.
+
+    Args:
+        num_frames: of a clip; inputs are (B T, C, H, W), or have their channels last.
+        share: 8 for an eighth.
+        axis: of the channels.
+    """
+
+    def __init__(self, num_frames: int, share: int, axis: int) -> None:
+        self.num_frames, self.share, self.axis = num_frames, share, axis
+
+    def __call__(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        x = inputs[0].unflatten(0, (-1, self.num_frames)).movedim(self.axis, 2)  # (B, T, C, ...)
+        fold = x.shape[2] // self.share
+        ahead, back, rest = x.split([fold, fold, x.shape[2] - 2 * fold], dim=2)
+        zero = torch.zeros_like(ahead[:, :1])
+        shifted = torch.cat(
+            [torch.cat([ahead[:, 1:], zero], dim=1), torch.cat([zero, back[:, :-1]], dim=1), rest], dim=2
+        )
+        return (shifted.movedim(2, self.axis).flatten(0, 1), *inputs[1:])
+
+
+def _shift_channels(model: nn.Module, num_frames: int, share: int) -> None:
+    """Shift channels in front of the residual branch of every block."""
+    count = 0
+    for name, block in model.named_modules():
+        first = getattr(block, "conv1", None) or getattr(block, "norm1", None)
+        if re.search(r"\.\d+$", name) and isinstance(first, nn.Module):
+            axis = 2 if isinstance(first, nn.Conv2d) else -1
+            first.register_forward_pre_hook(ChannelShift(num_frames, share, axis))
+            count += 1
+    if not count:
+        raise UserError("MODEL.ARGS: shift needs residual blocks that begin with conv1 or norm1, which it has none of")
