@@ -52,7 +52,7 @@ def test_files_and_functions_are_small():
         for node in ast.walk(TREES[path]):
             if isinstance(node, ast.FunctionDef) and "triton" not in path.parts:
                 assert node.end_lineno - node.lineno < 65, f"{path}: {node.name}"
-    assert len(list((ROOT / "slowfast/engine").glob("*.py"))) <= 10
+    assert len(list((ROOT / "slowfast/engine").glob("*.py"))) <= 9
     assert len([path for path in FILES if room(path) == "datasets"]) <= 22
     assert sum(len(path.read_text().splitlines()) for path in (ROOT / "slowfast/ops/emim/triton").glob("*.py")) <= 1000
 

@@ -34,7 +34,7 @@ def from_scores(argv: list[str]) -> None:
     parser.add_argument("--out", metavar="FOLDER", help="write the results there; default: print them only")
     args = parser.parse_args(argv)
     from slowfast.analysis.scores import compare, comparison_line, rescore  # after what --help waits for
-    from slowfast.engine.results import summary_line
+    from slowfast.utils.results import summary_line
 
     if args.compare:
         if len(args.files) != 2 or args.weights:

@@ -13,12 +13,12 @@ import torch
 from slowfast.analysis.plots import plot_accuracies, plot_curves
 from slowfast.analysis.study import Run, Study, Table, check_folders, is_finished, relevant_settings
 from slowfast.analysis.tables import in_yaml
-from slowfast.engine.results import read_epochs, read_results, write_json
 from slowfast.models import build_model
 from slowfast.models.complexity import count_gmacs, count_parameters, training_clip_shape
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import replacing
 from slowfast.utils.metrics import seed_interval
+from slowfast.utils.results import read_epochs, read_results, write_json
 
 ACCURACIES = ("top1", "top5", "mean_class")
 HOW_TO_READ = (

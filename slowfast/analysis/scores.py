@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from slowfast.engine.results import Scores, load_scores, measure, write_json, write_results
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import make_folder
 from slowfast.utils.metrics import ENSEMBLE_METHODS, METHOD, accuracy_summary, ensemble, paired_differences
+from slowfast.utils.results import Scores, load_scores, measure, write_json, write_results
 
 
 def rescore(

@@ -18,10 +18,10 @@ import yaml
 from slowfast.config import CONFIG_FILE, configuration_name, load_cfg
 from slowfast.config.defaults import get_cfg
 from slowfast.config.parser import CfgNode, flat_settings, read_yaml
-from slowfast.engine.results import read_epochs, read_results
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import locked, read_text, replacing
 from slowfast.utils.logging import format_duration
+from slowfast.utils.results import read_epochs, read_results
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from os.path import isfile
 import numpy as np
 
 from slowfast.utils.errors import UserError
-from slowfast.utils.files import read_text
+from slowfast.utils.files import LABEL_SEPARATOR, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,6 @@ FIELDS = {"video": ("path", "label"), "frames": ("folder", "num_frames", "label"
 BAD_ITEMS_HEADER = ("path", "split", "reason")
 
 SEPARATORS = ",\t "
-LABEL_SEPARATOR = "|"  # of several labels in their field
 _INTEGER, _LABELS = re.compile(r"-?[0-9]+"), re.compile(r"-?[0-9]+(\|-?[0-9]+)*")
 
 

@@ -15,12 +15,12 @@ from torch import nn
 from slowfast.config import CONFIG_FILE, load_cfg, training_command
 from slowfast.config.parser import KEYS, flat_settings
 from slowfast.engine.record import Recorder
-from slowfast.engine.results import RESULTS, read_results
 from slowfast.models.pretrained import read_checkpoint
 from slowfast.models.zoo import fetch, is_remote
 from slowfast.utils.distributed import broadcast_from_main, gather_to_all
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import full_path, replacing
+from slowfast.utils.results import RESULTS, read_results
 
 logger = logging.getLogger(__name__)
 

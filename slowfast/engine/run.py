@@ -126,11 +126,11 @@ def explained(error: Exception) -> Exception:
 def _run(cfg, process, tasks: tuple[str, ...], perturb: str) -> None:
     from slowfast.datasets.build import check_files, with_num_classes
     from slowfast.engine.record import build_recorder
-    from slowfast.engine.results import plot_run
     from slowfast.engine.test import is_tested, test
     from slowfast.engine.train import train
     from slowfast.utils.distributed import barrier
     from slowfast.utils.logging import setup_logging
+    from slowfast.utils.results import plot_run
 
     with _output_dir(cfg.OUTPUT_DIR, process.is_main):
         setup_logging(cfg.OUTPUT_DIR, process.is_main)
@@ -176,7 +176,7 @@ def _write_environment(cfg, process, recorder) -> None:
     """Keep beside the results, and log, what is needed to repeat them."""
     import torch
 
-    from slowfast.engine.results import write_json
+    from slowfast.utils.results import write_json
 
     detail = torch.cuda.get_device_name() if process.device.type == "cuda" else f"{torch.get_num_threads()} threads"
     environment = {

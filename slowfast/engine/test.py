@@ -27,7 +27,13 @@ from slowfast.engine.checkpoint import (
     refuse_foreign_weights,
 )
 from slowfast.engine.record import Recorder
-from slowfast.engine.results import (
+from slowfast.models import build_model
+from slowfast.models.pretrained import read_checkpoint, unwrap_weights
+from slowfast.utils.distributed import Process, broadcast_from_main, gather_to_all, gather_to_main
+from slowfast.utils.errors import UserError
+from slowfast.utils.logging import progress_bar
+from slowfast.utils.metrics import accuracy_summary, ensemble
+from slowfast.utils.results import (
     SCORES,
     Scores,
     measure,
@@ -37,12 +43,6 @@ from slowfast.engine.results import (
     write_difference,
     write_results,
 )
-from slowfast.models import build_model
-from slowfast.models.pretrained import read_checkpoint, unwrap_weights
-from slowfast.utils.distributed import Process, broadcast_from_main, gather_to_all, gather_to_main
-from slowfast.utils.errors import UserError
-from slowfast.utils.logging import progress_bar
-from slowfast.utils.metrics import accuracy_summary, ensemble
 
 logger = logging.getLogger(__name__)
 

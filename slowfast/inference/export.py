@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from slowfast.engine.checkpoint import find_run
-from slowfast.engine.results import read_results, summary_line, write_json
 from slowfast.engine.test import describe_views
 from slowfast.inference.model import METADATA, VideoModel, load_model
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import make_folder, replacing
 from slowfast.utils.logging import setup_logging
+from slowfast.utils.results import read_results, summary_line, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -13,6 +13,8 @@ from slowfast.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+LABEL_SEPARATOR = "|"  # of several labels of a video, in lists and tables
+
 ROOT = Path(__file__).resolve().parents[2]  # the folder of the repository
 
 

@@ -14,11 +14,11 @@ from helpers_engine import run_tool as start_tool
 
 from slowfast.analysis.scores import align, combine, compare, rescore
 from slowfast.config.defaults import get_cfg
-from slowfast.engine.results import Scores, load_scores, save_scores
 from slowfast.engine.run import main
 from slowfast.models import build_model
 from slowfast.utils.errors import UserError, run_tool
 from slowfast.utils.metrics import ENSEMBLE_METHODS, ensemble, softmax
+from slowfast.utils.results import Scores, load_scores, save_scores
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from helpers_engine import results
 
 from slowfast.analysis.study import build_study
 from slowfast.config import load_cfg
-from slowfast.engine.results import load_scores
 from slowfast.prepare.zip import pack_data
 from slowfast.utils.errors import UserError
 from slowfast.utils.logging import read_events
 from slowfast.utils.metrics import mean_average_precision
+from slowfast.utils.results import load_scores
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from helpers_engine import ROOT
 from slowfast.config import load_cfg
 from slowfast.datasets.build import build_dataset
 from slowfast.datasets.sampling import PERTURBATIONS, perturbed
-from slowfast.engine.results import load_scores
 from slowfast.engine.run import main
+from slowfast.utils.results import load_scores
 
 KEPT = (".npz", ".json", ".csv", ".png", ".yaml")
 

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import simplejson
 
-from slowfast.datasets.manifest import LABEL_SEPARATOR
 from slowfast.utils.errors import UserError
-from slowfast.utils.files import replacing
+from slowfast.utils.files import LABEL_SEPARATOR, replacing
 from slowfast.utils.logging import read_events
 from slowfast.utils.metrics import (
     METHOD,
