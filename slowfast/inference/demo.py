@@ -1,5 +1,6 @@
 """A page on this machine where videos are uploaded or recorded, classified and explained."""
 
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -10,6 +11,8 @@ from slowfast.inference.explain import explain
 from slowfast.inference.model import VideoModel, load_model
 from slowfast.utils.errors import UserError
 from slowfast.utils.logging import setup_logging
+
+logger = logging.getLogger(__name__)
 
 
 def demo(model: str, port: int, device: str) -> int:
@@ -54,7 +57,7 @@ def build_page(model: VideoModel, title: str, folder: Path) -> Any:
         film = gradio.Video(
             label="class activation map and displacements of the central view", autoplay=True, loop=True
         )
-        strip = gradio.Image(label="the same as pictures", type="filepath")
+        strip = gradio.Image(type="filepath", show_label=False)
         video.change(show, video, [classes, strip, film])
     return page
 
@@ -66,7 +69,10 @@ def serve(page: Any, port: int) -> Any:
     # The default fonts would be fetched from Google.
     theme = gradio.themes.Default(font=["sans-serif"], font_mono=["monospace"])
     try:
-        page.launch(server_name="127.0.0.1", server_port=port, share=False, theme=theme, prevent_thread_lock=True)
+        page.launch(
+            server_name="127.0.0.1", server_port=port, share=False, theme=theme, prevent_thread_lock=True, quiet=True
+        )
     except OSError as error:
-        raise UserError(f"--port {port} cannot be used: {error}") from error
+        raise UserError(f"--port {port} of 127.0.0.1 cannot be used; choose another") from error
+    logger.info("%s has the page; Ctrl-C ends it", page.local_url)
     return page

@@ -67,6 +67,7 @@ def test_card_has_the_results_of_the_run(config, tmp_path):
     assert exporting.results_of(str(tmp_path / "run" / "checkpoints" / "other.pyth")) is None
 
 
+@pytest.mark.slow
 def test_program_runs_without_the_package(source, tmp_path):
     export(source, "pt2", tmp_path)
     code = (

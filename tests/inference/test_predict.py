@@ -14,7 +14,7 @@ from slowfast.config import load_cfg
 from slowfast.config.parser import flat_settings
 from slowfast.datasets.decoder import open_video
 from slowfast.engine.run import main
-from slowfast.inference.export import write_safetensors
+from slowfast.inference.export import export, write_safetensors
 from slowfast.inference.inputs import Inputs
 from slowfast.inference.model import architecture_cfg
 from slowfast.inference.predict import make_timeline
@@ -40,7 +40,7 @@ def tested(tmp_path_factory, settings, data_dir):
         return folder / "run", dict(file)
 
 
-@pytest.mark.parametrize("source", ["run", "checkpoint", "safetensors"])
+@pytest.mark.parametrize("source", ["run", "checkpoint", "safetensors", "hf-folder"])
 def test_predictions_are_those_of_the_test(tested, data_dir, tmp_path, source):
     folder, scores = tested
     path = folder
@@ -50,6 +50,9 @@ def test_predictions_are_those_of_the_test(tested, data_dir, tmp_path, source):
         path = tmp_path / "model.safetensors"
         write_safetensors(slowfast.load_model(folder), path)
         assert str(folder).encode() not in path.read_bytes()
+    if source == "hf-folder":
+        path = tmp_path / "hub"
+        assert export(str(folder), source, str(path), half=False) == 0
     model = slowfast.load_model(path, device="cpu")
     found = model.predict([data_dir / name for name in scores["videos"]], top=3)
     np.testing.assert_allclose(np.stack([one.logits for one in found]), scores["logits"], rtol=0, atol=1e-6)
