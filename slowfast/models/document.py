@@ -42,16 +42,22 @@ that logits equal theirs and weight files of theirs load, in `MODEL.PRETRAINED`,
 | `torchvision/mvit_v1_b`, `mvit_v2_s` | `width`, `depth`, `dropout`, `attention_dropout`, `stochastic_depth_prob` | \
 recompute activations; another side in test; give features (its classifier sees a token) |
 | `torchvision/swin3d_t`, `_s`, `_b` | `embed_dim`, `depths`, `num_heads`, `window_size`, `patch_size`, `mlp_ratio`, \
-`dropout`, `attention_dropout`, `stochastic_depth_prob` | recompute activations |
+`dropout`, `attention_dropout`, `stochastic_depth_prob`, `emim` | recompute activations |
 | `transformers/timesformer`, `videomae`, `vivit`, `vjepa2` | those of its configuration class | another side in test, \
 TimeSformer and V-JEPA 2 aside; give features, VideoMAE aside |
-| `timm/NAME` | those of its class, and `shift` | see motion but by `shift`; give features, convolutional ones aside |
+| `timm/NAME` | those of its class, `shift` and `emim` | see motion but by these two; give \
+features, convolutional ones aside |
 
 `timm/NAME` is any image network of timm on every frame, the mean of whose logits is the clip's (TSN, arXiv 1608.00859).
 `shift 8` gives every residual branch an eighth of its channels from the next frame and an eighth from the one before
 (TSM, arXiv 1811.08383); it is for blocks that begin with `conv1` or `norm1`, which ResNets and vision transformers do.
 Position tables of a file with another number of frames or another side are interpolated, and the report of the loading
 names them.
+
+EMIM goes into other networks as a block beside their attention, with `MODEL.ARGS.emim` 1 for every block and 2 for
+every other one: in `torchvision/swin3d_*` in stages 3 and 4, whose windows `EMIM.WINDOW` has; in vision transformers of
+timm (`timm/vit_small_patch16_224`) between neighbouring frames, with the first of them. Its projection starts at zero,
+so that before the first step the network is the plain one to the last bit, and files of the plain one fill it.
 """
 
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from slowfast.models.beside import add_emim
 from slowfast.models.build import MODEL_REGISTRY, construct
 from slowfast.models.wrapped import Wrapped, preferred_data
 from slowfast.utils.errors import UserError
@@ -24,7 +25,8 @@ class Timm(Wrapped):
     """An image network on every frame, whose logits are averaged.
 
     ``MODEL.ARGS`` are those of its class, and ``shift``: the share of the channels, 8 for an eighth, that a residual
-    branch sees of the next frame, and as many of the frame before; 0 for none.
+    branch sees of the next frame, and as many of the frame before; and ``emim``: EMIM between neighbouring frames,
+    with the first of EMIM.WINDOW, beside the attention of one in so many blocks of a vision transformer. 0 is none.
     """
 
     LIBRARY = "timm"
@@ -46,8 +48,14 @@ class Timm(Wrapped):
         sizes = {"num_classes": cfg.MODEL.NUM_CLASSES}
         sizes |= {"img_size": cfg.DATA.TRAIN_CROP_SIZE} if "img_size" in spelled else {}
 
-        def make(shift: int = 0, **others: Any) -> nn.Module:
+        def make(shift: int = 0, emim: int = 0, **others: Any) -> nn.Module:
             model = timm.create_model(name, **others)
+            if emim:
+                grid = getattr(getattr(model, "patch_embed", None), "grid_size", (0, 0))
+                blocks = [*getattr(model, "blocks", [model])]
+                # The class token no longer sees what the last block adds to the others.
+                blocks = blocks[:-1] if getattr(model, "global_pool", "") == "token" else blocks
+                add_emim({3: blocks}, emim, cfg, (cfg.DATA.NUM_FRAMES, *grid))
             if shift:
                 _shift_channels(model, cfg.DATA.NUM_FRAMES, shift)
             return model

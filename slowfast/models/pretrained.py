@@ -29,7 +29,7 @@ PREFIXES = re.compile(r"^((module|_orig_mod|model|backbone)\.)+")
 
 # Tensors whose shape depends on the ablation, and the part of a name up to a module that is loaded as a whole, as the
 # classifier is: a bias of one motion MLP with the weight of another means nothing.
-EMIM = re.compile(r"\.attn\.(rpb|motion_conv\.\d+\.(weight|bias))$")
+EMIM = re.compile(r"\.attn\.(rpb|motion_conv\.\d+\.(weight|bias))$|\.emim\.")
 WHOLE_MODULE = re.compile(r"^.*\.motion_conv\.")
 # Batches that a norm has seen: of use to averaging momenta alone, which no model here has.
 COUNTER = "num_batches_tracked"

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from slowfast.models.beside import add_emim
 from slowfast.models.build import MODEL_REGISTRY, Model, construct
 from slowfast.utils.errors import UserError
 
@@ -55,7 +56,8 @@ def preferred_data(normalization: tuple[list, list], frames: int, side: int) -> 
 class Wrapped(Model):
     """A network of a library as ``model``, whose classifier is at ``head_path`` in it."""
 
-    SECTIONS = ("MODEL.ARGS",)
+    SECTIONS = ("MODEL.ARGS", "EMIM")
+    TRAINING_ONLY = ("EMIM.ZERO_INIT_MOTION", "EMIM.BACKEND")
     LIBRARY = ""
     NETWORKS: ClassVar[dict[str, tuple]] = {}
 
@@ -141,7 +143,11 @@ class Wrapped(Model):
 
 @MODEL_REGISTRY.register()
 class Torchvision(Wrapped):
-    """Video networks of torchvision; ``MODEL.ARGS`` are those of their classes, for MViT also its width and depth."""
+    """Video networks of torchvision.
+
+    ``MODEL.ARGS`` are those of their classes, for MViT also width and depth, for Swin ``emim``: EMIM beside the
+    attention of one in so many blocks of stages 3 and 4, 0 for none.
+    """
 
     LIBRARY, NETWORKS = "torchvision", TORCHVISION
     TINY: ClassVar[dict[str, Any]] = {
@@ -156,8 +162,19 @@ class Torchvision(Wrapped):
         if name.startswith("mvit"):
             side = (cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE)
             sizes |= {"spatial_size": side, "temporal_size": cfg.DATA.NUM_FRAMES}
-        others = ("dropout", "attention_dropout") if name.startswith("mvit") else ()
-        return cls(construct(_torchvision(name), cfg, others, **sizes), head_path, preferred_data(*data), map_path)
+        make = _torchvision(name)
+        known = {*inspect.signature(make).parameters, *(("dropout", "attention_dropout") if "mvit" in name else ())}
+        known |= {"emim"} if "swin" in name else set()
+
+        def make_with_emim(**args: Any) -> nn.Module:
+            every = args.pop("emim", 0)
+            model = make(**args)
+            if every:
+                add_emim({3: model.features[4], 4: model.features[6]}, every, cfg)
+            return model
+
+        model = construct(make_with_emim, cfg, known, **sizes)
+        return cls(model, head_path, preferred_data(*data), map_path)
 
     def position_grids(self, name: str) -> list[tuple[int, ...]]:
         module = self.get_submodule(name.rpartition(".")[0])

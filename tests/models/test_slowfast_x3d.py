@@ -14,6 +14,11 @@ from slowfast.models.x3d import X3D
 from slowfast.utils.errors import UserError
 
 
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
 @pytest.mark.parametrize(
     ("name", "millions", "clip", "gflops"),
     [

@@ -6,8 +6,8 @@ import torchvision
 from helpers_models import make_cfg, tiny_cfg
 
 from slowfast.inference.model import architecture_cfg
-from slowfast.models import build_model
-from slowfast.models.complexity import count_gmacs, count_parameters
+from slowfast.models import MODEL_REGISTRY, build_model
+from slowfast.models.complexity import count_gmacs, count_macs, count_parameters
 from slowfast.models.framewise import ChannelShift
 from slowfast.models.optimizer import weight_decay_groups
 from slowfast.models.pretrained import load_pretrained, resize_positions
@@ -17,6 +17,11 @@ from slowfast.utils.errors import UserError
 SMALL = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
 HIDDEN = {"intermediate_size": 64}
 TRANSFORMERS = {"timesformer": HIDDEN, "videomae": HIDDEN, "vivit": HIDDEN, "vjepa2": {"num_pooler_layers": 1}}
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
 
 
 def build(name, frames=4, side=64, **settings):
@@ -161,6 +166,32 @@ def test_relative_tables_of_swin_are_resized_and_none_is_decayed(tmp_path):
     assert not [name for name, p in model.named_parameters() if name.endswith("bias_table") and id(p) in decayed]
 
 
+@pytest.mark.parametrize("name", ["torchvision/swin3d_t", "timm/test_vit"])
+def test_emim_beside_attention_starts_as_the_plain_network(name, tmp_path):
+    args = dict(MODEL_REGISTRY.get("Torchvision").TINY["MODEL.ARGS"]) if "swin" in name else {}
+    args |= {"stochastic_depth_prob": 0.0} if "swin" in name else {}
+    plain, clips = build(name, MODEL__ARGS=args), torch.randn(2, 3, 4, 64, 64)
+    settings = {"MODEL__ARGS": {**args, "emim": 1}, "EMIM__WINDOW": [3, 3]}
+    model = build(name, **settings)
+    torch.save(plain.model.state_dict(), tmp_path / "w.pth")
+    report = load_pretrained(model, str(tmp_path / "w.pth"))
+    assert report.missing and all(".emim." in key for key in report.missing) and not report.unexpected
+    logits = model(clips)
+    assert torch.equal(logits, plain(clips))
+    for key, parameter in model.named_parameters():
+        if key.endswith(("emim.proj.weight", "emim.motion_conv.2.weight")):
+            torch.nn.init.normal_(parameter, std=0.5)
+    model(clips).square().sum().backward()
+    assert not [key for key, p in model.named_parameters() if ".emim." in key and not p.grad.any()]
+    counts = count_macs(model, (3, 4, 64, 64))
+    assert counts.macs == sum(counts.by_kind.values()) > count_macs(plain, (3, 4, 64, 64)).macs
+    assert {"EMIM window products", "motion MLPs"} <= {*counts.by_kind}
+    # Behind motion prompts, too; and order matters to a network that saw frames one by one.
+    assert build(name, **settings, VMP__ENABLE=True, AUG__RE_PROB=0.0)(torch.randn(1, 3, 5, 64, 64)).shape == (1, 5)
+    model.eval()
+    assert not torch.allclose(model(clips), model(clips.flip(2)), rtol=1e-3, atol=1e-4)
+
+
 def test_mistakes_are_named():
     pytest.importorskip("transformers")
     for name, settings, message in (
@@ -175,6 +206,8 @@ def test_mistakes_are_named():
         ("transformers/vivit", {"MODEL__ARGS": {"hidden_sise": 32}}, "did you mean 'hidden_size'"),
         ("transformers/vivit", {"MODEL__ARGS": {"hidden_size": "a"}}, "vivit cannot be built with them"),
         ("timm/test_resnet", {"MODEL__ARGS": {"shift": 8, "chanels": 1}}, "did you mean 'channels'"),
+        ("torchvision/r3d_18", {"MODEL__ARGS": {"emim": 1}}, "takes no argument 'emim'; allowed: "),
+        ("timm/test_resnet", {"MODEL__ARGS": {"emim": 1}}, "emim needs blocks with an attention attn .* has ResNet"),
         ("timm/test_mambaout", {"MODEL__ARGS": {"shift": 8}}, "shift needs residual blocks that begin with conv1 or"),
     ):
         with pytest.raises(UserError, match=message):

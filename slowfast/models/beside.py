@@ -1,0 +1,52 @@
+"""EMIM (arXiv 2510.18705) beside the attention of the blocks of other libraries' networks."""
+
+import torch
+from torch import nn
+
+from slowfast.models.attention import EmimAttention
+from slowfast.utils.errors import UserError
+
+
+class EmimBeside:
+    """Forward hook of an attention: EMIM of the same normalised tokens is added to the result.
+
+    Args:
+        emim: maps (B, T, H, W, C) to that shape.
+        grid: frames, height and width of the tokens of frames, (B T, tokens before the grid + H W, C), such as a class
+            token, to which nothing is added; None where tokens are (B, T, H, W, C).
+    """
+
+    def __init__(self, emim: EmimAttention, grid: tuple[int, int, int] | None = None) -> None:
+        self.emim, self.grid = emim, grid
+
+    def __call__(self, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        if self.grid is None:
+            return output + self.emim(inputs[0])
+        frames, height, width = self.grid
+        num_first = inputs[0].shape[1] - height * width
+        tokens = inputs[0][:, num_first:].unflatten(1, (height, width)).unflatten(0, (-1, frames))
+        added = self.emim(tokens).flatten(0, 1).flatten(1, 2)  # (B T, H W, C)
+        return output + nn.functional.pad(added, (0, 0, num_first, 0))
+
+
+def add_emim(stages: dict[int, list[nn.Module]], every: int, cfg, grid: tuple[int, int, int] | None = None) -> None:
+    """Put EMIM beside the attention of one in ``every`` blocks of each stage, from its first on, as ``block.emim``.
+
+    Its projection starts at zero: at first the network is the plain one, exactly.
+
+    Args:
+        stages: blocks with an attention ``attn`` by the stage whose keys of the section EMIM count, 3 or 4.
+        grid: see :class:`EmimBeside`.
+    """
+    for stage, blocks in stages.items():
+        for block in blocks[::every]:
+            attention = getattr(block, "attn", None)
+            if not hasattr(attention, "qkv") or not hasattr(attention, "num_heads"):
+                rule = "blocks with an attention attn of qkv and num_heads"
+                raise UserError(f"MODEL.ARGS: emim needs {rule}, {cfg.MODEL.MODEL_NAME} has {type(block).__name__}")
+            emim = EmimAttention.from_config(cfg, stage, attention.qkv.in_features, attention.num_heads)
+            nn.init.trunc_normal_(emim.qkv.weight, std=0.02)
+            for x in (emim.qkv.bias, emim.proj.weight, emim.proj.bias):
+                nn.init.zeros_(x)
+            block.emim = emim
+            attention.register_forward_hook(EmimBeside(emim, grid))
