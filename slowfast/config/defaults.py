@@ -181,6 +181,7 @@ declare(
         "maximum displacement of 7, which would make it 15, fits neither its tables nor its FLOPs (arXiv 2510.18705).",
         length=2,
         low=1,
+        high=31,  # more than twice the map at 224 px
     ),
     MOTION=flag(True, "Add the motion features made from the affinities (Table 7)."),
     ZERO_INIT_MOTION=flag(True, "Start the motion branch at zero: step 0 is the pre-trained attention."),

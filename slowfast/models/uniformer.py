@@ -53,6 +53,8 @@ class Uniformer(Model):
         for dim in embed_dim[2:]:
             if dim % head_dim:
                 raise UserError(f"UNIFORMER.EMBED_DIM {dim} is not a multiple of UNIFORMER.HEAD_DIM {head_dim}")
+        if int(min(embed_dim) * mlp_ratio) < 1:
+            raise UserError(f"UNIFORMER.MLP_RATIO {mlp_ratio:g} leaves MLPs of {min(embed_dim)} channels without width")
         self.checkpoint_num = tuple(checkpoint_num)
 
         axes = self.axes

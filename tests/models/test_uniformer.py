@@ -84,6 +84,7 @@ def test_recomputing_activations_changes_memory_only(name, frames, num):
         ({"EMIM__WINDOW": [7, 6]}, "EMIM.WINDOW for stage 4.*odd.*found 6"),
         ({"UNIFORMER__STAGE3_ATTENTION": ["emin"]}, "UNIFORMER.STAGE3_ATTENTION.*joint.*emim.*found.*emin"),
         ({"UNIFORMER__STAGE4_ATTENTION": []}, "UNIFORMER.STAGE4_ATTENTION"),
+        ({"UNIFORMER__MLP_RATIO": 0.01}, "UNIFORMER.MLP_RATIO 0.01 leaves MLPs of 64 channels without width"),
         ({"UNIFORMER__HEAD_DIM": 48}, "320 is not a multiple of UNIFORMER.HEAD_DIM 48"),
         ({**COST_VOLUME, "EMIM__MOTION": False}, "EMIM.MOTION True for .*STAGE3_ATTENTION, found sliding and False"),
         ({**COST_VOLUME, "EMIM__SAMPLING": "tiled"}, "EMIM.SAMPLING must be sliding.*found tiled"),
