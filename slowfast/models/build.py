@@ -27,11 +27,13 @@ class Model(nn.Module):
     Attributes:
         SECTIONS: sections of the configuration that define what the model computes; MODEL.ARGS for :func:`construct`.
         TRAINING_ONLY: keys of these sections that do not change what trained weights mean.
+        LIBRARY: the part of MODEL.MODEL_NAME before a slash, for networks of another library by name.
         TINY: settings of a model that tests train in a moment, on clips of any length unless DATA.NUM_FRAMES is there.
     """
 
     SECTIONS: ClassVar[tuple[str, ...]] = ()
     TRAINING_ONLY: ClassVar[tuple[str, ...]] = ()
+    LIBRARY: ClassVar[str] = ""
     TINY: ClassVar[dict[str, Any]] = {}
 
     head: nn.Module
@@ -81,12 +83,12 @@ class Model(nn.Module):
 def model_class(cfg) -> type[Model]:
     """Return the class that MODEL.MODEL_NAME names."""
     name = cfg.MODEL.MODEL_NAME
-    library, is_wrapped, _ = name.partition("/")
-    key = library.capitalize() if is_wrapped else name  # torchvision/NAME is a Torchvision
-    if key not in MODEL_REGISTRY:
-        known = ", ".join(sorted(key for key, _ in MODEL_REGISTRY))
-        raise UserError(f"MODEL.MODEL_NAME {name!r} is not a registered model; known: {known}")
-    return MODEL_REGISTRY.get(key)
+    known = {f"{kind.LIBRARY}/NAME" if kind.LIBRARY else key: kind for key, kind in MODEL_REGISTRY}
+    library, has_library, _ = name.partition("/")
+    key = f"{library}/NAME" if has_library else name
+    if key not in known:
+        raise UserError(f"MODEL.MODEL_NAME {name!r} is not a registered model; known: {', '.join(sorted(known))}")
+    return known[key]
 
 
 def construct(make: Callable[..., Any], cfg, allowed: Collection[str] = (), **settings: Any) -> Any:

@@ -58,7 +58,6 @@ class Wrapped(Model):
 
     SECTIONS = ("MODEL.ARGS", "EMIM")
     TRAINING_ONLY = ("EMIM.ZERO_INIT_MOTION", "EMIM.BACKEND")
-    LIBRARY = ""
     NETWORKS: ClassVar[dict[str, tuple]] = {}
 
     def __init__(self, model: nn.Module, head_path: str, preferred: dict[str, Any], map_path: str = "") -> None:

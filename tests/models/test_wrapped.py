@@ -197,7 +197,7 @@ def test_mistakes_are_named():
     for name, settings, message in (
         ("torchvision/r3d", {}, "'torchvision/r3d' is none of torchvision/r3d_18, "),
         ("timm/resnet51", {}, r"timm has no network 'resnet51' \(MODEL.MODEL_NAME\); near it: timm/resnet5"),
-        ("keras/resnet", {}, "'keras/resnet' is not a registered model; known: SlowFast, Timm, "),
+        ("keras/resnet", {}, "'keras/resnet' is not a registered model; known: SlowFast, Uniformer, .*, timm/NAME, "),
         ("torchvision/s3d", {}, r"s3d cannot take clips of DATA.NUM_FRAMES 4 frames and DATA.TRAIN_CROP_SIZE 64 px \("),
         ("torchvision/mvit_v2_s", {"DATA__TEST_CROP_SIZE": 96}, "cannot take clips of .* DATA.TEST_CROP_SIZE 96 px"),
         ("torchvision/r3d_18", {"MODEL__CHECKPOINT_NUM": [1, 0, 0, 0]}, "r3d_18 cannot recompute activations"),
