@@ -20,6 +20,8 @@ def resized(clip, size, axis):
 
 def main(path):
     how = json.loads(Path(__file__).with_name("model.json").read_text(encoding="utf-8"))
+    if how["interpolation"] != "bilinear":
+        sys.exit(f"this script resizes bilinearly, the model wants {how['interpolation']} frames")
     with av.open(path) as video:
         frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
     number, last, span = how["num_frames"], len(frames) - 1, how["num_frames"] * how["sampling_rate"]
