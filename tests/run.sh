@@ -8,4 +8,6 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 SETUP_EXTRAS=dev source tools/setup_env.sh || exit 1
+# A process per core: threads of theirs would wait for one another.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 exec "$PY" -m pytest -n auto --maxprocesses 8 --dist loadfile "$@"
