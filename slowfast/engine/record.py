@@ -19,6 +19,7 @@ import yaml
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import replacing
 from slowfast.utils.logging import EVENT_LOG, read_events
+from slowfast.utils.results import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ class Recorder:
         self._writer = None
         # Steps beyond it are taken again: TensorBoard hides what it has of them. To be set before anything is drawn.
         self.resumed_at: int | None = None
+        self.environment: dict = {}  # content of environment.json
+        self._has_started = False
         self._texts: dict[str, str] = {}  # shown when the board is opened, after it is known where the run resumes
 
     def _board(self):
@@ -89,13 +92,20 @@ class Recorder:
     def begin_anew(self) -> None:
         """Move what an attempt without a checkpoint has logged to ``log.old.jsonl``; TensorBoard hides what it drew."""
         self.resumed_at = 0
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.enabled else []
-        first = max((i for i, line in enumerate(lines) if line.startswith('{"event": "start"')), default=0)
-        if first:
+        if self.enabled and self.path.exists():
             with self.path.with_name("log.old.jsonl").open("a", encoding="utf-8") as file:
-                file.writelines(lines[:first])
-            with replacing(self.path) as file:
-                file.writelines(lines[first:])
+                file.write(self.path.read_text(encoding="utf-8"))
+            self.path.unlink()
+
+    def start(self, config: str) -> None:
+        """Record settings and environment, once, of a run that nothing has refused: what was there may be replaced."""
+        if self.enabled and not self._has_started:
+            self._has_started = True
+            with replacing(self.path.with_name("config.yaml")) as file:
+                file.write(config)
+            write_json(str(self.path.with_name("environment.json")), self.environment)
+            self.event("start", **self.environment)
+            self._texts["config"] = config
 
     def _append(self, text: str) -> None:
         try:
@@ -117,10 +127,6 @@ class Recorder:
     def has(self, name: str, **fields) -> bool:
         """Return whether an event with these fields is recorded already."""
         return any(fields.items() <= event.items() for event in read_events(self.output_dir, name))
-
-    def text(self, name: str, content: str) -> None:
-        """Show preformatted text in TensorBoard."""
-        self._texts[name] = content
 
     def image(self, name: str, pixels: np.ndarray, step: int) -> None:
         """Show a picture, uint8 (H, W, 3)."""

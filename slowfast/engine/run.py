@@ -136,8 +136,7 @@ def _run(cfg, process, tasks: tuple[str, ...], perturb: str) -> None:
         setup_logging(cfg.OUTPUT_DIR, process.is_main)
         cfg = with_num_classes(cfg)
         with build_recorder(cfg, process.is_main) as recorder:
-            if process.is_main and not perturb:
-                _write_environment(cfg, process, recorder)
+            recorder.environment = _environment(process) if process.is_main else {}
             for split in splits_of(tasks):
                 check_files(cfg, split, process.rank, process.world_size)
             if "train" in tasks:
@@ -172,11 +171,9 @@ def _output_dir(path: str, is_main: bool) -> Iterator[None]:
         yield
 
 
-def _write_environment(cfg, process, recorder) -> None:
-    """Keep beside the results, and log, what is needed to repeat them."""
+def _environment(process) -> dict:
+    """Return, and log, what is needed to repeat a run beside its settings."""
     import torch
-
-    from slowfast.utils.results import write_json
 
     detail = torch.cuda.get_device_name() if process.device.type == "cuda" else f"{torch.get_num_threads()} threads"
     environment = {
@@ -187,16 +184,12 @@ def _write_environment(cfg, process, recorder) -> None:
         "device": f"{process.device.type} ({detail})",
         "world_size": process.world_size,
     }
-    with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w", encoding="utf-8") as file:
-        file.write(cfg.dump())
-    write_json(os.path.join(cfg.OUTPUT_DIR, "environment.json"), environment)
-    recorder.event("start", **environment)
-    recorder.text("config", cfg.dump())
     master = f" (master {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']})" if process.world_size > 1 else ""
     size, version = process.world_size, torch.__version__
     logger.info("device: %s, rank 0 of world size %d%s; torch %s", environment["device"], size, master, version)
     for rank, host in enumerate(process.hosts):
         logger.info("  rank %d: %s", rank, host)
+    return environment
 
 
 def _version(package: str) -> str | None:

@@ -106,6 +106,8 @@ def test(cfg, process: Process, recorder: Recorder, perturb: str = "") -> dict |
     path = checkpoint_to_test(cfg.OUTPUT_DIR, cfg.TEST.CHECKPOINT_FILE_PATH, cfg.TEST.CHECKPOINT)
     model, saved = load_tested(cfg, path, dataset.class_names)
     refuse_foreign_weights(cfg.OUTPUT_DIR, path)
+    if not perturb:
+        recorder.start(cfg.dump())
     logger.info(
         "testing %s (%s) on %d videos x %d views of %s",
         path, f"epoch {saved['epoch']}" if "epoch" in saved else "weights only", dataset.num_videos, dataset.num_views,

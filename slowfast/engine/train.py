@@ -103,6 +103,7 @@ def train(cfg, process: Process, recorder: Recorder) -> None:
     plan, report, checkpoints = run.plan, run.report, run.checkpoints
     state = TrainState(run.model, run.optimizer, run.scaler, run.ema)
     checkpoints.resume(state)
+    recorder.start(cfg.dump())
     state.keep_buffers(was_finite=True)
     report.watch_weights(state.plain_model)
     if plan.is_finished(state):

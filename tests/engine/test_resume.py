@@ -202,8 +202,10 @@ def test_other_settings_or_data_are_no_continuation(run, tmp_path, data_dir):
         (("SOLVER.BASE_LR", 5e-4), "SOLVER.BASE_LR: 0.001 -> 0.0005"),
         (("AUG.RE_PROB", 0.0, "EMIM.LAST_FRAME", "self"), "EMIM.LAST_FRAME: repeat -> self"),
     ):
+        kept = (tmp_path / "run" / "config.yaml").read_text()
         refused = run(*first, *settings)
         assert refused.status == 2 and words in refused.err
+        assert (tmp_path / "run" / "config.yaml").read_text() == kept
         assert "another OUTPUT_DIR" in refused.err and "TRAIN.RESUME_CHANGED True" in refused.err
     other = tmp_path / "other"
     shutil.copytree(data_dir, other)
