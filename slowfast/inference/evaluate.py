@@ -35,6 +35,8 @@ _DIAMETER = (0.38, 0.8)
 def scene_spec(model: VideoModel) -> SceneSpec:
     """Return the difficulty of the quickstart's videos, with the frames and the size of the model's clips."""
     size, num_frames = model.cfg.DATA.TEST_CROP_SIZE, model.cfg.DATA.NUM_FRAMES
+    if model.cfg.VMP.ENABLE:
+        raise UserError("VMP.ENABLE is True: what motion prompts leave of a clip is not compared with its true motion")
     if num_frames < 2:
         raise UserError("motion needs clips of at least 2 frames (DATA.NUM_FRAMES is 1)")
     fastest = math.log(_DIAMETER[1] / _DIAMETER[0]) / (num_frames - 1)

@@ -20,6 +20,7 @@ from torch import nn
 from slowfast.inference.inputs import Inputs, Video
 from slowfast.inference.model import VideoModel
 from slowfast.models.attention import EmimAttention
+from slowfast.models.motion_prompt import Prompted
 from slowfast.ops.emim import cost_volume
 from slowfast.ops.emim.motion import scale_and_bias
 from slowfast.ops.emim.rules import outside_image
@@ -78,22 +79,25 @@ def explain(model: VideoModel, video: Video, what: Sequence[str] = ("cam",), lab
     for bad in batch.bad:
         raise UserError(f"{bad.path}: {bad.reason}")
     clip = model.normalize(batch.clips.to(model.device))
-    shares = model.model(clip)[0].float().softmax(0).cpu()
+    network, frames = model.model, batch.clips[0]
+    if isinstance(network, Prompted):  # its backbone sees the frames from the second one on
+        clip, frames, network = network.prompts(clip), frames[:, 1:], network.model
+    shares = network(clip)[0].float().softmax(0).cpu()
     best = [int(one) for one in shares.argsort(descending=True)[:5]]
     wanted = best[0] if wanted is None else wanted
     maps = {}
     for name in [name for name in MAPS if name in what]:
-        found = class_maps(model.model, clip, torch.tensor([wanted], device=clip.device), name)
+        found = class_maps(network, clip, torch.tensor([wanted], device=clip.device), name)
         maps[name] = enlarge(found[0].cpu().numpy(), clip.shape[2:])
     return Explanation(
         path=videos.records[0].name,
-        frames=batch.clips[0].permute(1, 2, 3, 0).numpy(),
+        frames=frames.permute(1, 2, 3, 0).numpy(),
         label=wanted,
         class_name=model.class_names[wanted],
         top=[{"label": one, "class": model.class_names[one], "probability": float(shares[one])} for one in best],
         probability=float(shares[wanted]),
         maps=maps,
-        motion=motion_fields(model.model, clip) if "motion" in what else [],
+        motion=motion_fields(network, clip) if "motion" in what else [],
     )
 
 

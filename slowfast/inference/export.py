@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from slowfast.config import clip_frames
 from slowfast.engine.checkpoint import find_run
 from slowfast.engine.test import describe_views
 from slowfast.inference.model import METADATA, VideoModel, load_model
@@ -96,8 +97,8 @@ def round_weights(model: VideoModel) -> None:
 
 def random_clips(model: VideoModel, number: int) -> torch.Tensor:
     """Return normalised clips (B, 3, T, S, S) of noise."""
-    data = model.cfg.DATA
-    shape = (number, 3, data.NUM_FRAMES, data.TEST_CROP_SIZE, data.TEST_CROP_SIZE)
+    side = model.cfg.DATA.TEST_CROP_SIZE
+    shape = (number, 3, clip_frames(model.cfg), side, side)
     return torch.randn(shape, generator=torch.Generator().manual_seed(number))
 
 
@@ -124,7 +125,7 @@ def preprocessing(model: VideoModel) -> dict:
     return {
         "input": "clips: float32 (batch, 3, num_frames, crop_size, crop_size), (RGB / 255 - mean) / std",
         "output": "logits: float32 (batch, classes)",
-        "num_frames": data.NUM_FRAMES,
+        "num_frames": clip_frames(model.cfg),
         "frame_sampling": data.FRAME_SAMPLING,
         "sampling_rate": data.SAMPLING_RATE,
         "short_side": data.TEST_SHORT_SIDE or data.TEST_CROP_SIZE,

@@ -89,7 +89,7 @@ def expand(paths: Sequence[str], cfg: CfgNode) -> list[str | Record]:
     for path in paths:
         if path.lower().endswith(LIST_ENDINGS):
             prefix = full_path(cfg.DATA.PACKED or cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR)
-            videos += read_manifest(path, prefix, cfg.DATA.SOURCE, 0)
+            videos += read_manifest(path, prefix, cfg.DATA.SOURCE, 0, cfg.DATA.MULTI_LABEL)
         elif os.path.isdir(path) and not any(is_image(name) for name in os.listdir(path)):
             files = sorted(str(file) for file in Path(path).rglob("*") if file.is_file() and file.name[0] != ".")
             if not files:

@@ -74,7 +74,7 @@ class Prompted(Model):
     def __init__(self, prompt: MotionPrompt, model: Model, penalty_weight: float = 0.0) -> None:
         super().__init__()
         self.vmps, self.model = prompt, model
-        self.penalty_weight = penalty_weight
+        self.penalty_weight, self.variation = penalty_weight, 0.0
         self.preferred = model.preferred
         self.SECTIONS, self.TRAINING_ONLY = (*model.SECTIONS, "VMP"), (*model.TRAINING_ONLY, "VMP.PENALTY", "VMP.INIT")
 
@@ -86,15 +86,14 @@ class Prompted(Model):
         """Return what the backbone sees of clips (B, 3, T + 1, H, W); keep the penalty of a training step."""
         prompts, variation = self.vmps(clips)
         # No part of the graph of an evaluation, and none that a later step could use.
-        self.penalty = self.penalty_weight * variation if self.training and torch.is_grad_enabled() else 0.0
-        self.variation = variation.detach()
+        is_training = self.training and torch.is_grad_enabled()
+        self.penalty = self.penalty_weight * variation if is_training else 0.0
+        if is_training:
+            self.variation = variation.detach()
         return prompts
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         return self.model(self.prompts(clips))
-
-    def forward_stages(self, clips: torch.Tensor) -> list[torch.Tensor]:
-        return self.model.forward_stages(self.prompts(clips))
 
     def forward_features(self, clips: torch.Tensor) -> torch.Tensor:
         return self.model.forward_features(self.prompts(clips))

@@ -57,6 +57,21 @@ def test_folder_for_the_hub_comes_back_to_the_last_bit(source, tmp_path, capsys)
     assert sizes[1] < 0.7 * sizes[0] and "changes logits by" in capsys.readouterr().out
 
 
+def test_a_model_behind_motion_prompts_is_described_explained_and_exported_with_one_more_frame(tmp_path):
+    torch.manual_seed(0)
+    cfg = architecture_cfg("emim_s", 7, 4, **SMALL, VMP__ENABLE=True, AUG__RE_PROB=0.0)
+    model = VideoModel(build_model(cfg), cfg, None, "cpu")
+    assert exporting.preprocessing(model)["num_frames"] == exporting.random_clips(model, 2).shape[2] == 5
+    explained = model.explain(slowfast.sample_video(), ("cam", "gradcam", "motion"))
+    assert explained.frames.shape == (4, 64, 64, 3) and explained.maps["cam"].shape == (4, 64, 64)
+    exporting.write_safetensors(model, tmp_path / "m.safetensors")
+    again, clips = slowfast.load_model(tmp_path / "m.safetensors", "cpu"), exporting.random_clips(model, 2)
+    with torch.no_grad():
+        assert torch.equal(again.model(clips), model.model(clips))
+        program = torch.export.export(model.model, (clips,)).module()
+        torch.testing.assert_close(program(clips), model.model(clips))
+
+
 def test_card_has_the_results_of_the_run(config, tmp_path):
     assert main(("train", "test"), "", ["--cfg", str(config), "SOLVER.MAX_EPOCH", "1"]) == 0
     results = json.loads((tmp_path / "run" / "test_results.json").read_text())
