@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 
 from slowfast.config import clip_frames
 from slowfast.config.parser import CfgNode
-from slowfast.datasets.build import build_dataset
+from slowfast.datasets.build import check_files
 from slowfast.datasets.video_dataset import BadVideo, Sample, VideoDataset
 from slowfast.utils.errors import UserError
 
@@ -140,7 +140,7 @@ def construct_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int = 
     In training call ``loader.sampler.set_epoch(epoch)`` before each epoch. In validation and test the numbers of
     batches may differ between processes, and may be zero.
     """
-    dataset = build_dataset(cfg, split)
+    dataset = check_files(cfg, split, rank, world_size)
     if split == "train":
         labels = dataset.labels if cfg.DATA.TRAIN_SAMPLING == "balanced" else None
         if labels is not None and labels.ndim == 2:

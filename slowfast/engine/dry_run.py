@@ -19,7 +19,7 @@ from slowfast.engine.build import Training
 from slowfast.engine.checkpoint import checkpoint_to_test, list_checkpoints, refuse_foreign_weights, starting_weights
 from slowfast.engine.record import Recorder
 from slowfast.engine.report import peak_mib
-from slowfast.engine.run import explained, splits_of
+from slowfast.engine.run import explained
 from slowfast.engine.test import Evaluation, autocast, describe_views, load_tested
 from slowfast.engine.train import TrainState, take_step
 from slowfast.utils.errors import UserError
@@ -52,7 +52,7 @@ def dry_run(cfg, process, tasks: tuple[str, ...], command: str) -> None:
 
     attempt(_check_output_dir, cfg.OUTPUT_DIR)
     cfg = attempt(with_num_classes, cfg) or cfg
-    for split in splits_of(tasks):
+    for split in [split for split in ("train", "val", "test") if ("test" if split == "test" else "train") in tasks]:
         dataset = attempt(check_files, cfg, split, process.rank, process.world_size)
         if dataset is not None:
             logger.info("%s: %d files are listed and were looked for", split, dataset.num_videos)

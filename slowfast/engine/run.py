@@ -104,11 +104,6 @@ def _start(cfg, tasks: tuple[str, ...], dry_run_command: str | None, perturb: st
     return 0
 
 
-def splits_of(tasks: tuple[str, ...]) -> list[str]:
-    """Return the splits that tasks read."""
-    return [split for split in ("train", "val", "test") if ("test" if split == "test" else "train") in tasks]
-
-
 def explained(error: Exception) -> Exception:
     """Return an error that says what to do about memory, a pass or a lost worker; any other ``error`` as it is."""
     from slowfast.datasets.loader import explained as explained_loss
@@ -137,8 +132,8 @@ def _run(cfg, process, tasks: tuple[str, ...], perturb: str) -> None:
         cfg = with_num_classes(cfg)
         with build_recorder(cfg, process.is_main) as recorder:
             recorder.environment = _environment(process) if process.is_main else {}
-            for split in splits_of(tasks):
-                check_files(cfg, split, process.rank, process.world_size)
+            if tasks == ("train", "test"):  # the loaders of the training look for its own files
+                check_files(cfg, "test", process.rank, process.world_size)
             if "train" in tasks:
                 train(cfg, process, recorder)
                 if process.is_main:

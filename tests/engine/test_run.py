@@ -71,8 +71,8 @@ def test_a_run_leaves_what_is_needed_to_read_and_repeat_it(run, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "messages"),
     [
-        (["DATA.PATH_TO_DATA_DIR", "nowhere"], [f"{ROOT}/nowhere/train.txt does not exist"]),
-        (["MODEL.NUM_CLASSES", 5], ["train.txt:1: label", "MODEL.NUM_CLASSES is 5"]),
+        (["DATA.PATH_TO_DATA_DIR", "nowhere"], [f"{ROOT}/nowhere/val.txt does not exist"]),
+        (["MODEL.NUM_CLASSES", 5], ["val.txt:1: label", "MODEL.NUM_CLASSES is 5"]),
         (["MODEL.NUM_CLASSES", 13], ["12 class names, MODEL.NUM_CLASSES is 13"]),
         (["SOLVER.BASE_RL", 1], ["unknown key SOLVER.BASE_RL; did you mean SOLVER.BASE_LR"]),
         (["SOLVER.MAX_EPOCH"], ["KEY VALUE pairs"]),
