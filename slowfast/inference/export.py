@@ -215,7 +215,7 @@ def _write_onnx(model: VideoModel, folder: Path, source: str, half: bool) -> Run
         import onnxruntime
         from onnxscript import optimizer
     except ImportError as error:
-        raise UserError(f'{error.name} is missing, which ONNX needs: pip install "slowfast[export]"') from error
+        raise UserError(f'{error.name} is missing, which ONNX needs: pip install "slowfast-emim[export]"') from error
     logger.info("tracing and translating, which takes minutes for large models")
     program = torch.onnx.export(
         model.model, (random_clips(model, 2),), dynamo=True, verbose=False, optimize=False,

@@ -133,6 +133,6 @@ def test_mistakes_are_named(source, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="--half rounds the weights of safetensors and hf-folder"):
         exporting.export(str(source), "onnx", str(tmp_path), True)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r'pip install "slowfast\[export\]"'):
+    with pytest.raises(UserError, match=r'pip install "slowfast-emim\[export\]"'):
         exporting.export(str(source), "onnx", str(tmp_path), False)
     assert list(tmp_path.iterdir()) == []
