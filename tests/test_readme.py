@@ -1,7 +1,9 @@
 """README.md and the pages of docs are true: counts, configurations, the files and pages that they name."""
 
+import html
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -62,3 +64,11 @@ def test_named_paths_and_links_exist(page):
     missing = [path for path in paths if not path.startswith(made_by_the_reader) and not (ROOT / path).exists()]
     links = [link for link in re.findall(r"\]\(([^)#:]+)\)", text) if not (page.parent / link).exists()]
     assert not missing and not links
+
+
+def test_pictures_are_small_and_the_figure_has_the_names_and_sizes_of_the_code():
+    # Made by: python docs/draw.py
+    figure = html.unescape((ROOT / "docs/images/emim.svg").read_text(encoding="utf-8"))
+    labels = runpy.run_path(str(ROOT / "docs/draw.py"))["labels"]()
+    assert [line for text in labels.values() for line in text.splitlines() if line not in figure] == []
+    assert (ROOT / "docs/images/motions.webp").stat().st_size < 1.5e6
