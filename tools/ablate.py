@@ -2,7 +2,8 @@
 
 Trains and tests all in OUT/CONFIGURATION/seedN, then writes tables (CSV, Markdown), plots (PNG, PDF), runs.csv and
 study.json to OUT. The same command again runs only what is missing. A study file is YAML: out, seeds, settings (over
-all files) and tables, each with cfgs, baseline and title.
+all files) and tables, each with cfgs, baseline and title. Example:
+  python tools/ablate.py --cfgs "configs/ablation/table5_*.yaml" --seeds 0 1 2 --out output/table5
 """
 
 import argparse

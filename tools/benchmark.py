@@ -1,4 +1,6 @@
-"""Count and time: python tools/benchmark.py flops|model|op|loader [options] [KEY VALUE ...]."""
+"""Count and time: python tools/benchmark.py flops|model|op|loader [options] [KEY VALUE ...]. Example:
+python tools/benchmark.py flops --cfg exp/emim_s16_ssv1_in1k/config.yaml
+"""
 
 import argparse
 import json
@@ -13,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from slowfast.config import load_cfg
 from slowfast.utils.errors import run_tool
 
+EXAMPLE = "exp/emim_s16_ssv1_in1k/config.yaml"
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 
@@ -30,23 +33,27 @@ def positive(kind: type):
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, function: str, text: str, has_cfg: bool = True) -> argparse.ArgumentParser:
         """Add a subcommand; its arguments are those of the function, MODULE.NAME in slowfast.benchmark."""
-        command = commands.add_parser(name, help=text)
+        example = f"example:\n  python tools/benchmark.py {name}" + (f" --cfg {EXAMPLE}" if has_cfg else "")
+        command = commands.add_parser(name, help=text, description=f"{text}.", epilog=example, formatter_class=raw)
         command.set_defaults(function=function)
         command.add_argument("--json", metavar="FILE", help="write the figures to FILE too, unrounded")
         if has_cfg:
-            command.add_argument("--cfg", required=True, metavar="FILE")
-            command.add_argument("opts", nargs="*", metavar="KEY VALUE")
+            command.add_argument("--cfg", required=True, metavar="FILE", help="configuration")
+            command.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings over those of the file")
         return command
 
     def add_sizes(command: argparse.ArgumentParser, **defaults: int) -> None:
         command.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
         for name, default in defaults.items():
-            command.add_argument(f"--{name}", type=positive(int), default=default, metavar="N", help=f"{default}")
+            command.add_argument(
+                f"--{name}", type=positive(int), default=default, metavar="N", help=f"default {default}"
+            )
 
     add("flops", "model.count_flops", "parameters and multiply-accumulates of a configuration")
     command = add("model", "model.time_models", "times and memory of whole models, relative to the first one")

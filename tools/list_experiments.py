@@ -1,4 +1,6 @@
-"""Make the tables of exp/README.md from YAML files and exp/results.csv: python tools/list_experiments.py --write."""
+"""Make the tables of exp/README.md from YAML files and exp/results.csv. Example:
+python tools/list_experiments.py --write
+"""
 
 import argparse
 import os
@@ -11,7 +13,7 @@ from slowfast.utils.errors import run_tool
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--write", action="store_true", help="write the tables")
     what.add_argument("--check", action="store_true", help="exit with status 1 if they are not current")

@@ -19,6 +19,13 @@ CORES = min(os.cpu_count() or 1, 16)
 SPLITS = ("train", "val", "test")
 
 
+class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows a default where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """Parser whose usage errors are one line."""
 
@@ -127,10 +134,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command."""
     argv = sys.argv[1:] if argv is None else argv
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    parser = Parser(prog="prepare_data.py", description="Prepare data sets.")
+    example = f"example:\n  python tools/prepare_data.py {next(iter(EXAMPLES.values()))}"
+    options = {"epilog": example, "formatter_class": Formatter}
+    parser = Parser(prog="prepare_data.py", description="Prepare data sets; every command has a --help.", **options)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (add_options, run, text) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        options["epilog"] = f"example:\n  python tools/prepare_data.py {EXAMPLES[name]}"
+        command = commands.add_parser(name, help=text, description=f"{text}.", **options)
         if name in argv[:1]:  # the others would import what is not needed
             out = "bad items (default: bad_items.csv beside the lists)" if name == "check" else "folder of what is made"
             command.add_argument("--out", required=name != "check", metavar="PATH", help=out)
@@ -150,6 +160,17 @@ COMMANDS = {
     "pack": (add_cfg, run_cfg, "many small files to a few large ones that are read at random"),
     "synthetic": (add_generator, run_generator, "generate clips whose class is their motion alone"),
     "scenes": (add_generator, run_generator, "generate the motion benchmark: how does it move, and what moves"),
+}
+
+EXAMPLES = {
+    "ssv1": "ssv1 --annotations ssv1 --frames ssv1/frames --out data/ssv1",
+    "ssv2": "ssv2 --annotations ssv2 --videos ssv2/videos --out data/ssv2",
+    "kinetics400": "kinetics400 --annotations k400 --videos k400 --out data/k400 --class-order uniformer",
+    "diving48": "diving48 --annotations diving48 --videos diving48/rgb --out data/diving48",
+    "check": "check --cfg exp/quickstart/config.yaml",
+    "pack": "pack --cfg exp/quickstart/config.yaml --out data/quickstart_packed",
+    "synthetic": "synthetic --out data/motions --num-train 3000 --num-val 600",
+    "scenes": "scenes --out data/scenes --num-train 3000 --num-val 600",
 }
 
 if __name__ == "__main__":
