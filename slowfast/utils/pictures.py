@@ -99,7 +99,7 @@ def plot_learning_curves(train: Sequence[dict], val: Sequence[dict], path: str) 
         epochs, metric = [entry["epoch"] for entry in val], "mAP" if "mAP" in val[0] else "top1"
         label = f"validation, {metric.replace('top1', 'top-1')}"
         accuracy_axis.plot(epochs, [entry[metric] for entry in val], marker="o", label=label)
-    accuracy_axis.set(xlabel="epoch", ylabel="%", ylim=(0, 101))
+    accuracy_axis.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 101))
     accuracy_axis.legend(loc="lower right")
     for axis in (loss_axis, accuracy_axis):
         axis.grid(alpha=0.3)
