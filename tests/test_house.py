@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "config": {"utils"},
     "ops": {"utils"},
     "models": GROUND,
-    "datasets": {"utils", "config"},
+    "datasets": {"utils", "config", "synthetic"},
     "prepare": {"utils", "config", "datasets"},
     "synthetic": {"utils", "config"},
     "engine": GROUND | {"models", "datasets"},
