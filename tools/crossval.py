@@ -30,8 +30,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time, which share cores and GPUs")
     parser.add_argument("--report-only", action="store_true", help="report what is finished, run nothing")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of all that is made")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings over all files, after --out")
-    args = parser.parse_args()
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings over all files")
+    args = parser.parse_intermixed_args()
     from slowfast.analysis import crossval, study
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
