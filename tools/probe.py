@@ -25,7 +25,8 @@ def main() -> None:
     parser.add_argument("--decay", type=float, default=1e-3, metavar="X", help="weight of the squared weights")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of features and results")
-    args = parser.parse_args()
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings over those of the model: DATA., TEST.")
+    args = parser.parse_intermixed_args()
     from slowfast.inference.probe import probe  # torch takes seconds
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)

@@ -50,8 +50,9 @@ class Attentive(nn.Module):
         num_heads = max(1, dim // 32)
         self.query = nn.Linear(dim, num_heads)
         self.head = nn.Linear(num_heads * dim, num_classes)
-        for layer in (self.query, self.head):
-            nn.init.zeros_(layer.weight)
+        # Equal heads would stay equal.
+        nn.init.normal_(self.query.weight, std=0.02, generator=torch.Generator().manual_seed(0))
+        nn.init.zeros_(self.head.weight)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         weights = self.query(tokens).softmax(1)  # (M, N, heads)
@@ -62,7 +63,14 @@ PROBES = {"linear": Linear, "attentive": Attentive}
 
 
 def probe(
-    model: str, data: str, kinds: Sequence[str], shots: int, out: str, device: str = "auto", decay: float = 1e-3
+    model: str,
+    data: str,
+    kinds: Sequence[str],
+    shots: int,
+    out: str,
+    device: str = "auto",
+    decay: float = 1e-3,
+    opts: Sequence[str] = (),
 ) -> None:
     """Train probes on every fold of a data set and write their pooled results, as a cross-validation does.
 
@@ -74,12 +82,17 @@ def probe(
         out: folder of the features and of what :func:`slowfast.analysis.crossval.write_table` writes.
         device: of the model.
         decay: weight of the squared weights in the loss.
+        opts: KEY VALUE pairs over the settings of the model: other frames, crops or views.
     """
     lists = [[_read(data, fold, split) for split in ("train", "val")] for fold in find_folds(data, shots).values()]
     names = read_class_names(os.path.join(data, "classes.txt"), 0)
     make_folder(Path(out))
     paths = sorted({record.path for parts in lists for part in parts for record in part})
-    features = cached_features(os.path.join(out, CACHE), load_model(model, device), paths, "attentive" not in kinds)
+    if wrong := [key for key in opts[::2] if not key.startswith(("DATA.", "TEST."))]:
+        raise UserError(f"{wrong[0]} is of the trained model and cannot be changed; allowed: keys of DATA and TEST")
+    loaded = load_model(model, device)
+    loaded.cfg = loaded.cfg.with_settings(*opts)
+    features = cached_features(os.path.join(out, CACHE), loaded, paths, "attentive" not in kinds)
     tokens = dict(zip(paths, torch.from_numpy(features)))
     facts = {"view_protocol": f"frozen {model}", "ensemble_method": "sum_logits"}
     results = {}
