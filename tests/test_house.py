@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "synthetic": {"utils", "config"},
     "engine": GROUND | {"models", "datasets"},
     "analysis": GROUND | {"models", "datasets", "engine"},
-    "inference": GROUND | {"models", "datasets", "engine", "prepare", "synthetic"},
+    "inference": GROUND | {"models", "datasets", "engine", "prepare", "synthetic", "analysis"},
     "benchmark": GROUND | {"models", "datasets", "engine", "synthetic", "analysis"},
 }
 

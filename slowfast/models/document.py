@@ -37,7 +37,7 @@ that logits equal theirs and weight files of theirs load, in `MODEL.PRETRAINED`,
 
 | MODEL.MODEL_NAME | arguments | what it cannot |
 |---|---|---|
-| `torchvision/r3d_18`, `mc3_18`, `r2plus1d_18` | `layers`, `zero_init_residual` | recompute activations |
+| `torchvision/r3d_18`, `mc3_18`, `r2plus1d_18` | `layers`, `width`, `zero_init_residual` | recompute activations |
 | `torchvision/s3d` | `dropout` | recompute activations; fewer than 14 frames or 224 px |
 | `torchvision/mvit_v1_b`, `mvit_v2_s` | `width`, `depth`, `dropout`, `attention_dropout`, `stochastic_depth_prob` | \
 recompute activations; another side in test; give features (its classifier sees a token) |

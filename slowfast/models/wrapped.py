@@ -144,8 +144,8 @@ class Wrapped(Model):
 class Torchvision(Wrapped):
     """Video networks of torchvision.
 
-    ``MODEL.ARGS`` are those of their classes, for MViT also width and depth, for Swin ``emim``: EMIM beside the
-    attention of one in so many blocks of stages 3 and 4, 0 for none.
+    ``MODEL.ARGS`` are those of their classes, for ResNets also width, for MViT width and depth, for Swin ``emim``: EMIM
+    beside the attention of one in so many blocks of stages 3 and 4, 0 for none.
     """
 
     LIBRARY, NETWORKS = "torchvision", TORCHVISION
@@ -163,7 +163,7 @@ class Torchvision(Wrapped):
             sizes |= {"spatial_size": side, "temporal_size": cfg.DATA.NUM_FRAMES}
         make = _torchvision(name)
         known = {*inspect.signature(make).parameters, *(("dropout", "attention_dropout") if "mvit" in name else ())}
-        known |= {"emim"} if "swin" in name else set()
+        known |= {"emim"} if "swin" in name else {"layers", "zero_init_residual"} if name.endswith("_18") else set()
 
         def make_with_emim(**args: Any) -> nn.Module:
             every = args.pop("emim", 0)
@@ -207,7 +207,33 @@ def _torchvision(name: str) -> Callable[..., nn.Module]:
         "r2plus1d_18": [resnet.Conv2Plus1D] * 4,
     }
     stem = resnet.R2Plus1dStem if name == "r2plus1d_18" else resnet.BasicStem
-    return partial(resnet.VideoResNet, resnet.BasicBlock, convs[name], stem=stem, layers=[2, 2, 2, 2])
+    return partial(_video_resnet, convs[name], stem)
+
+
+def _video_resnet(
+    conv_makers: list, make_stem: Callable[[], nn.Sequential], num_classes: int, width: int = 64, **others: Any
+) -> nn.Module:
+    """Return a ResNet of 3-D convolutions (arXiv 1711.11248) with ``width`` channels in its first stage."""
+    from torchvision.models.video.resnet import BasicBlock, VideoResNet
+
+    class Narrow(VideoResNet):
+        def _make_layer(self, block, conv_builder, planes: int, *args: Any, **kwargs: Any) -> nn.Sequential:
+            self.inplanes = width if planes == 64 else self.inplanes
+            return super()._make_layer(block, conv_builder, planes * width // 64, *args, **kwargs)
+
+    def narrow_stem() -> nn.Sequential:
+        stem = make_stem()  # ends with a convolution to 64 channels, a norm and an activation
+        last = stem[-3]
+        stem[-3] = nn.Conv3d(last.in_channels, width, last.kernel_size, last.stride, last.padding, bias=False)
+        stem[-2] = nn.BatchNorm3d(width)
+        return stem
+
+    arguments = {"num_classes": num_classes, "layers": [2, 2, 2, 2], **others}
+    if width == 64:
+        return VideoResNet(BasicBlock, conv_makers, stem=make_stem, **arguments)
+    model = Narrow(BasicBlock, conv_makers, stem=narrow_stem, **arguments)
+    model.fc = nn.Linear(8 * width, num_classes)
+    return model
 
 
 def _mvit_v1(width: int = 96, depth: tuple = (1, 2, 11, 2), stochastic_depth_prob: float = 0.2, **others) -> nn.Module:

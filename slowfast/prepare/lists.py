@@ -55,14 +55,7 @@ def prepare(
         if not lists[split]:
             raise UserError(f"none of the {len(labels)} {split} clips can be used; {': '.join(remarks[0])}")
         report += [(split, *remark) for remark in remarks]
-    with replacing(root / "prepare_report.csv") as file:
-        csv.writer(file, lineterminator="\n").writerows([("split", "id", "reason"), *report])
-    with replacing(root / "classes.txt") as file:
-        file.writelines(f"{name}\n" for name in annotation.class_names)
-    for split, rows in lists.items():
-        _write_list(root / split, rows, of_frames=annotation.is_folders or extraction is not None)
-    if report:
-        logger.info("%s/prepare_report.csv names %d clips that are left out or look unusual", root, len(report))
+    write_lists(root, lists, annotation.class_names, report, annotation.is_folders or extraction is not None)
     left_out = {split: len(labels) - len(lists[split]) for split, labels in splits.items()}
     counts = "; ".join(f"{split} {len(rows)} written, {left_out[split]} left out" for split, rows in lists.items())
     logger.info("%s: %s, %d classes", out, counts, len(annotation.class_names))
@@ -98,15 +91,39 @@ def _list_split(
         if isinstance(clip := clips[clip_id], str):
             report.append((clip_id, f"left out: {clip}"))
             continue
-        path, num_frames = Path(clip[0]), clip[1]
-        path = (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
-        if not path.isprintable() or path.startswith(" "):  # readers of lists strip and split lines
-            raise UserError(f"lists cannot hold {path!r}: a leading space, line breaks, tabs or undecodable bytes")
-        rows.append((path, num_frames, label))
+        num_frames = clip[1]
+        rows.append((listed_path(clip[0], root), num_frames, label))
         least = annotation.least_frames.get(clip_id, low)
         if not least <= num_frames <= high:
             report.append((clip_id, f"kept: {num_frames} frames, expected {least} to {high}"))
     return rows, report
+
+
+def listed_path(path: str, root: Path) -> str:
+    """Return a path as the lists in ``root`` have it, relative if it lies inside."""
+    listed = (Path(path).relative_to(root) if Path(path).is_relative_to(root) else Path(path)).as_posix()
+    if not listed.isprintable() or listed.startswith(" "):  # readers of lists strip and split lines
+        raise UserError(f"lists cannot hold {listed!r}: a leading space, line breaks, tabs or undecodable bytes")
+    return listed
+
+
+def write_lists(
+    root: Path,
+    lists: dict[str, list[tuple[str, int, int]]],
+    class_names: list[str],
+    report: list[tuple[str, str, str]],
+    of_frames: bool,
+) -> None:
+    """Write the lists, rows (path, frames, label) by name without ending, class names and the report on clips."""
+    with replacing(root / "prepare_report.csv") as file:
+        csv.writer(file, lineterminator="\n").writerows([("split", "id", "reason"), *report])
+    with replacing(root / "classes.txt") as file:
+        file.writelines(f"{name}\n" for name in class_names)
+    for name, rows in lists.items():
+        make_folder((root / name).parent)
+        _write_list(root / name, rows, of_frames)
+    if report:
+        logger.info("%s/prepare_report.csv names %d clips that are left out or look unusual", root, len(report))
 
 
 def _write_list(path: Path, rows: list[tuple[str, int, int]], of_frames: bool) -> None:

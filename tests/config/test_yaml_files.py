@@ -45,7 +45,9 @@ def settings(*paths):
     return flat_settings(yaml.safe_load(cfg.dump()))
 
 
-@pytest.mark.parametrize("folder", ["configs/_base_", "configs/ablation", "configs/motion_benchmark", "exp"])
+@pytest.mark.parametrize(
+    "folder", ["configs/_base_", "configs/ablation", "configs/filmed", "configs/motion_benchmark", "exp"]
+)
 def test_every_file_is_valid_and_builds_its_model(folder):
     built = set()
     for path in [path for path in FILES if folder in str(path)]:
@@ -63,7 +65,7 @@ def test_no_file_repeats_what_it_inherits_or_a_default():
         inherited, resolved = settings(*read_bases(str(path))), settings(path)
         own = own_settings(path)
         assert own, f"{path} sets nothing"
-        repeated = [key for key in own if resolved[key] in (inherited[key], defaults[key])]
+        repeated = [key for key in own if resolved[key] in (inherited.get(key), defaults.get(key))]
         assert not repeated, f"{path} repeats {repeated}"
 
 

@@ -50,6 +50,15 @@ def test_results_are_those_of_torchvision(name):
     assert ours.head.weight.shape[0] == 5
 
 
+@pytest.mark.parametrize("name", ["r3d_18", "mc3_18", "r2plus1d_18"])
+def test_a_narrow_resnet_has_its_width_everywhere(name):
+    model = build(f"torchvision/{name}", side=32, MODEL__ARGS={"width": 8, "layers": [1, 1, 1, 1]})
+    stages = [model.model.get_submodule(f"layer{i}.0") for i in (1, 2, 3, 4)]
+    assert [stage.conv2[1].num_features for stage in stages] == [8, 16, 32, 64]
+    assert model.head.in_features == 64 and model.model.layer1[0].downsample is None
+    assert is_trained_whole(model, torch.randn(2, 3, 4, 32, 32))
+
+
 @pytest.mark.parametrize("name", ["r3d_18", "mvit_v2_s", "swin3d_t"])
 def test_sizes_are_those_that_torchvision_states(name):
     facts = torchvision.models.get_model_weights(name).DEFAULT.meta
