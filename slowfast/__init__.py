@@ -1,6 +1,6 @@
 """Video action recognition: UniFormer models with motion attention (EMIM, arXiv 2510.18705)."""
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 __all__ = ["create_model", "list_models", "load_model", "sample_video"]
 
 

@@ -1,7 +1,11 @@
-"""README.md and the pages of docs are true: counts, configurations, the files and pages that they name."""
+"""README.md and the pages of docs are true: commands, keys, counts, figures, the files and pages that they name."""
 
+import csv
+import html
+import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +13,31 @@ from pathlib import Path
 import pytest
 
 from slowfast.config.defaults import get_cfg
+from slowfast.config.parser import KEYS
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", ROOT / "exp/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCKS = [re.sub(r"^ {3}", "", block, flags=re.M) for block in re.findall(r"```yaml\n(.*?)```", README, flags=re.S)]
-COUNTS = re.findall(r"^\$ (python tools/benchmark\.py flops .*)\n((?:.+\n)+?)(?=\$|```)", README, flags=re.M)
+PAGES = [ROOT / "README.md", ROOT / "exp/README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TOUR = ROOT / "docs/tour.ipynb"
+TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
+README, ALL = TEXTS["README.md"], "\n".join(TEXTS.values())
+# Of the parts of one's own, tests/engine/test_user_modules.py trains with those of docs/extending.md.
+BLOCKS = [
+    re.sub(r"^ {3}", "", block, flags=re.M)
+    for name, text in TEXTS.items()
+    for block in re.findall(r"```yaml\n(.*?)```", text, flags=re.S)
+    if name != "docs/extending.md"
+]
+COUNTS = re.findall(r"^\$ (python tools/benchmark\.py flops .*)\n((?:.+\n)+?)(?=\$|```)", ALL, flags=re.M)
+# Tools of the pages, prepare_data and benchmark with their command, and all options that stand behind them.
+CALLS: dict[tuple[str, ...], set[str]] = {}
+for tool, command, rest in re.findall(
+    r"(?:tools/|slowfast-)([\w-]+)(?:\.py)? ?([a-z]\w*)?([^`\n]*)", ALL.replace("\\\n", "")
+):
+    name = {"run": "run_net", "train": "train_net", "test": "test_net", "prepare-data": "prepare_data"}.get(tool, tool)
+    has_commands = name in ("prepare_data", "benchmark")
+    if (ROOT / f"tools/{name}.py").exists() and (command or not has_commands):
+        key = (name, command) if has_commands else (name, *re.findall("--from-scores", rest))
+        CALLS.setdefault(key, set()).update(re.findall(r"(?<= )--[a-z-]+", rest.partition("#")[0]))
 
 
 def run(command, **options):
@@ -24,7 +47,7 @@ def run(command, **options):
 
 
 def test_examples_were_found():
-    assert len(BLOCKS) == 2 and len(COUNTS) == 1
+    assert len(BLOCKS) == 2 and len(COUNTS) == 1 and len(CALLS) >= 15
 
 
 @pytest.mark.parametrize(("command", "output"), COUNTS)
@@ -32,10 +55,12 @@ def test_counts_are_those_that_the_command_prints(command, output):
     assert run(["bash", "-c", command], timeout=120) == output
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/use.md"])
-def test_python_of_a_page_runs(page):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.S)
-    assert "moving up-right" in run([sys.executable, "-c", code], timeout=120)
+def test_python_of_the_pages_and_the_tour_runs():
+    codes = [re.findall(r"```python\n(.*?)```", TEXTS[page], flags=re.S) for page in ("README.md", "docs/use.md")]
+    cells = json.loads(TOUR.read_text(encoding="utf-8"))["cells"]
+    codes += [["\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")]]
+    shown = run([sys.executable, "-c", "\nprint('end')\n".join(code for (code,) in codes)], timeout=120)
+    assert ["moving up-right" in part for part in shown.split("end\n")] == [True] * 3
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -43,6 +68,25 @@ def test_configurations_are_valid(block, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(block.replace("_base_/", f"{ROOT}/configs/_base_/").replace("../emim", f"{ROOT}/exp/emim"))
     get_cfg().merge_from_file(str(path))
+
+
+@pytest.mark.parametrize(("call", "options"), CALLS.items(), ids=" ".join)
+def test_options_of_commands_exist(call, options):
+    name, *command = call
+    if options := options - {"--help", "--from-scores"}:
+        shown = run([sys.executable, f"tools/{name}.py", *command, "--help"])
+        assert options <= set(re.findall(r"--[a-z-]+", shown))
+
+
+def test_keys_exist():
+    sections = "|".join({key.partition(".")[0] for key in KEYS if "." in key})
+    named = set(re.findall(rf"\b(?:{sections})\.[A-Z_]+[A-Z0-9_]*\b(?!\.\w)", ALL))
+    assert named - set(KEYS) - {"MODEL.ARGS", "TINYNET.WIDTH"} == set()
+
+
+def anchors(page):
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -60,5 +104,34 @@ def test_named_paths_and_links_exist(page):
     # Of a pattern such as configs/ablation/table7_*.yaml the folder.
     paths = set(re.findall(r"\b(?:slowfast|tools|configs|exp|tests|docs)/[\w./]+\w(?![\w*])", text))
     missing = [path for path in paths if not path.startswith(made_by_the_reader) and not (ROOT / path).exists()]
-    links = [link for link in re.findall(r"\]\(([^)#:]+)\)", text) if not (page.parent / link).exists()]
-    assert not missing and not links
+    links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", text)
+    missing += [link for link, _ in links if not (page.parent / link).exists()]
+    missing += [f"{link}#{to}" for link, to in links if to and to not in anchors(page.parent / link if link else page)]
+    assert not missing
+
+
+def test_figures_are_those_of_their_sources():
+    with open(ROOT / "exp/results.csv", newline="", encoding="utf-8") as file:
+        results = {row["name"]: row for row in csv.DictReader(file)}
+    rows = re.findall(r"^\| (EMIM|UniFormer)-(\w), (\d+) frames \| (.+) \| (.+) \| (.+) \|$", README, flags=re.M)
+    assert len(rows) == 3
+    for family, size, frames, *figures in rows:
+        name = f"{family}_{size}{frames}".lower()
+        runs = [f"{name}_ssv1_k400", f"{name}_ssv2_k400", f"{name}_k400_in1k"]
+        assert figures == [results[run]["paper_top1"] for run in runs]
+    ours = f"top-1 {float(results['quickstart']['our_top1']):.1f} %"
+    (order,) = re.findall(rf"{ours}[,;]\s+(backwards .+?, shuffled .+?, from one frame \S+ %)", README)
+    assert order in " ".join(TEXTS["docs/results.md"].split()) and ours in TEXTS["docs/results.md"]
+    forward, step = re.findall(r"CPU, fp32 \| (\S+) of the time forward, (\S+) of a training step", README)[0]
+    assert f"| fp32 | {forward} | {step} |" in TEXTS["docs/notes/speed.md"]
+    for name, gflops in zip(("emim_s", "emim_b"), re.findall(r"(\d+) and (\d+) GFLOPs", README)[0]):
+        (counted,) = re.findall(rf"^\| `{name}` \|.* (\S+) \|$", TEXTS["docs/models.md"], flags=re.M)
+        assert round(float(counted)) == int(gflops)
+
+
+def test_pictures_are_small_and_the_figure_has_the_names_and_sizes_of_the_code():
+    # Made by: python docs/draw.py
+    figure = html.unescape((ROOT / "docs/images/emim.svg").read_text(encoding="utf-8"))
+    labels = runpy.run_path(str(ROOT / "docs/draw.py"))["labels"]()
+    assert [line for text in labels.values() for line in text.splitlines() if line not in figure] == []
+    assert (ROOT / "docs/images/motions.webp").stat().st_size < 1.5e6

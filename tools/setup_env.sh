@@ -36,7 +36,7 @@ setup_env_install() {
         base=$("$1" -c 'import sys; print("%s/bin/python%d.%d" % (sys.base_prefix, *sys.version_info[:2]))')
         "$base" -m venv --clear .venv || "$base" -m pip --python .venv install pip || return
     fi
-    "${pip[@]}" -e '.[dev]' || return
+    "${pip[@]}" -e '.[dev,docs]' || return
     # Why these options: see requirements-natten.txt. Without the cache, in which there may be a CUDA build.
     CUDA_VISIBLE_DEVICES='' "${pip[@]}" -q --no-build-isolation --no-deps --no-cache-dir -r requirements-natten.txt \
         2>/dev/null || echo "setup: no natten, an optional package that nothing depends on"

@@ -275,7 +275,7 @@ def starting_weights(start: str, config: str, compared: tuple[str, ...] = (), ig
     if newest is None:
         raise UserError(
             f"MODEL.PRETRAINED: {start} has no checkpoint in {os.path.join(output_dir, FOLDER)}. Train it "
-            f'first{command}, or set MODEL.PRETRAINED to a weight file of the same model (see docs/data.md) or ""'
+            f'first{command}, or set MODEL.PRETRAINED to a weight file of the same model (see docs/weights.md) or ""'
         )
     path, saved = newest
     trained = yaml.safe_load(saved["cfg"])
@@ -304,5 +304,5 @@ def find_run(start: str, wanted: str = "MODEL.PRETRAINED: weight file") -> tuple
     path = os.path.join(start, CONFIG_FILE) if os.path.isdir(start) else start
     if not os.path.isfile(path) or not path.endswith((".yaml", ".yml")):
         problem = f"has no {CONFIG_FILE}" if os.path.isdir(start) else "does not exist"
-        raise UserError(f"{wanted} or experiment {start} {problem}; see docs/data.md")
+        raise UserError(f"{wanted} or experiment {start} {problem}; see docs/weights.md")
     return load_cfg(path).OUTPUT_DIR, f" ({training_command(path)})"

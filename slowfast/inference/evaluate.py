@@ -195,7 +195,7 @@ def _collect(model: VideoModel, fresh: nn.Module, indices: range, seed: int) -> 
         clip = model.normalize(frames.to(model.device))
         for network, run in (("trained", model.model), ("random weights", fresh)):
             for block, found in read_affinities(run, clip).items():
-                truth, is_target = _true_tokens(key, label, spec, found)
+                truth, is_target = true_tokens(key, label, spec, found)
                 way = found.forward.softmax(-1) @ displacements(found.window).to(found.forward)
                 cases = [(network, found.forward[0], way[0])]
                 grid = (*found.forward.shape[2:4], found.window, found.interval)
@@ -206,7 +206,7 @@ def _collect(model: VideoModel, fresh: nn.Module, indices: range, seed: int) -> 
     return {key: Tokens(*(torch.cat(x).float().numpy() for x in zip(*some))) for key, some in parts.items()}
 
 
-def _true_tokens(key, label: int, spec: SceneSpec, found: Affinities) -> tuple[torch.Tensor, torch.Tensor]:
+def true_tokens(key, label: int, spec: SceneSpec, found: Affinities) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the true motion (m, 2) of the tokens on the target, in tokens, and which they are, bool (F, h, w)."""
     motion, is_target = true_motion(key, label, spec, interval=found.interval)
     height, width = found.forward.shape[2:4]
@@ -253,7 +253,7 @@ def _match_patches(frames: torch.Tensor, found: Affinities) -> torch.Tensor:
 def _errors(fitted: Tokens, measured: Tokens) -> dict[str, float]:
     """Return the errors of both ways to read one or several heads, whose displacements are averaged."""
     found = measured.found.mean(1)  # (M, 2)
-    design, design_measured = (_design(x.affinity) for x in (fitted, measured))
+    design, design_measured = (linear_design(x.affinity) for x in (fitted, measured))
     weights, *_ = np.linalg.lstsq(design, fitted.truth, rcond=None)
     correlation = np.corrcoef(found.ravel(), measured.truth.ravel())[0, 1]
     return {
@@ -263,7 +263,7 @@ def _errors(fitted: Tokens, measured: Tokens) -> dict[str, float]:
     }
 
 
-def _design(affinity: np.ndarray) -> np.ndarray:
+def linear_design(affinity: np.ndarray) -> np.ndarray:
     """Return the rows of a linear fit, (M, n P + 1); places outside the image, masked, count as 0."""
     flat = np.where(np.isfinite(affinity), affinity, 0).reshape(len(affinity), -1)
     return np.column_stack([flat, np.ones(len(flat))])

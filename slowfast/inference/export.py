@@ -15,7 +15,8 @@ import torch
 from slowfast.config import clip_frames
 from slowfast.engine.checkpoint import find_run
 from slowfast.engine.test import describe_views
-from slowfast.inference.model import METADATA, VideoModel, load_model
+from slowfast.inference.model import METADATA, PACKAGED, VideoModel, load_model
+from slowfast.models.zoo import ZOO
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import make_folder, replacing
 from slowfast.utils.logging import setup_logging
@@ -41,7 +42,7 @@ CARD = """\
 library_name: slowfast
 pipeline_tag: video-classification
 tags: [video-classification, action-recognition]
----
+{license}---
 # {title}
 
 {parameters:,} parameters, {num_classes} classes; tested on {views}.
@@ -58,7 +59,14 @@ print(model.predict("clip.mp4"))
 {results}
 
 Frames, sampling, crop, mean, standard deviation and class names are in `config.json`.
+
+## Licence
+
+{licence}
 """
+# Of the weights that come with a licence: UniFormer's authors publish theirs under MIT, those of this package are under
+# its own. What a run has learnt is its owner's to license.
+_LICENSES = dict.fromkeys(ZOO, "mit") | dict.fromkeys(PACKAGED, "apache-2.0")
 
 
 def export(model: str, format: str, out: str, half: bool) -> int:
@@ -128,6 +136,7 @@ def preprocessing(model: VideoModel) -> dict:
         "num_frames": clip_frames(model.cfg),
         "frame_sampling": data.FRAME_SAMPLING,
         "sampling_rate": data.SAMPLING_RATE,
+        "short_video": data.SHORT_VIDEO,
         "short_side": data.TEST_SHORT_SIDE or data.TEST_CROP_SIZE,
         "interpolation": data.TEST_INTERPOLATION,
         "crop_size": data.TEST_CROP_SIZE,
@@ -163,6 +172,10 @@ def _write_hub_folder(model: VideoModel, folder: Path, source: str, half: bool) 
     if results is not None:
         data = os.path.basename(os.path.normpath(model.cfg.DATA.PATH_TO_DATA_DIR))
         text = f"On `{data}`, {summary_line(results)}."
+    license = _LICENSES.get(source)
+    licence = f"{license}, which the weights were published under."
+    if license is None:
+        licence = "Not stated. Who publishes these weights chooses one and adds `license:` to the head of this file."
     with replacing(folder / "README.md") as file:
         file.write(
             CARD.format(
@@ -171,6 +184,8 @@ def _write_hub_folder(model: VideoModel, folder: Path, source: str, half: bool) 
                 num_classes=model.cfg.MODEL.NUM_CLASSES,
                 views=describe_views(model.cfg),
                 results=text,
+                license=f"license: {license}\n" if license else "",
+                licence=licence,
             )
         )
     return load_model(folder, "cpu").model
@@ -200,7 +215,7 @@ def _write_onnx(model: VideoModel, folder: Path, source: str, half: bool) -> Run
         import onnxruntime
         from onnxscript import optimizer
     except ImportError as error:
-        raise UserError(f'{error.name} is missing, which ONNX needs: pip install "slowfast[export]"') from error
+        raise UserError(f'{error.name} is missing, which ONNX needs: pip install "slowfast-emim[export]"') from error
     logger.info("tracing and translating, which takes minutes for large models")
     program = torch.onnx.export(
         model.model, (random_clips(model, 2),), dynamo=True, verbose=False, optimize=False,

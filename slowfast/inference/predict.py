@@ -46,7 +46,11 @@ def predict(
     device: str,
     workers: int,
 ) -> int:
-    """Do what ``tools/predict.py`` is asked for; return its exit status, 1 where some videos have no score."""
+    """Do what ``tools/predict.py`` is asked for; return its exit status, 1 where some videos have no score.
+
+    Raises:
+        UserError: none of them has one; then nothing is written.
+    """
     setup_logging(None, True)
     if top < 1 or workers < 0:
         raise UserError(f"--top is {top} and --workers {workers}; allowed: at least 1 and at least 0")
@@ -54,6 +58,8 @@ def predict(
         raise UserError("--stride-sec needs --window-sec")
     if out is not None:
         make_folder(Path(out))
+    if features is not None:
+        make_folder(Path(features).absolute().parent)
     loaded = load_model(model, device)
     videos = Inputs(expand(inputs, loaded.cfg), loaded.cfg)
     if window_sec is not None:
@@ -61,13 +67,20 @@ def predict(
     predictions = loaded.predict_all(videos, top, views if views == "test" else 1, workers, "prediction")
     for prediction in predictions:
         logger.info("%s", prediction)
+    status = _status(sum(bool(prediction.error) for prediction in predictions), len(predictions))
     if out is not None:
         write_predictions(Path(out), predictions)
     if features is not None:
         write_features(features, loaded, videos, predictions)
-    num_bad = sum(bool(prediction.error) for prediction in predictions)
+    return status
+
+
+def _status(num_bad: int, number: int) -> int:
+    """Return the exit status after ``number`` videos, whose errors have been told."""
+    if num_bad == number:
+        raise UserError("the video cannot be decoded" if number == 1 else f"none of the {number} videos can be decoded")
     if num_bad:
-        logger.warning("%d of %d videos have no prediction", num_bad, len(predictions))
+        logger.warning("%d of %d videos have no prediction", num_bad, number)
     return int(num_bad > 0)
 
 
@@ -124,7 +137,7 @@ def write_timelines(
             with replacing(stem.with_suffix(".timeline.json")) as file:
                 json.dump(timeline, file, indent=1)
             draw_timeline(timeline, shares, model.class_names, stem.with_suffix(".timeline.png"))
-    return int(num_bad > 0)
+    return _status(num_bad, len(videos.records))
 
 
 def make_timeline(

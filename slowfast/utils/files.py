@@ -15,7 +15,9 @@ logger = logging.getLogger(__name__)
 
 LABEL_SEPARATOR = "|"  # of several labels of a video, in lists and tables
 
-ROOT = Path(__file__).resolve().parents[2]  # the folder of the repository
+# The folder of the repository; of an installed package, which has none, the current folder.
+ROOT = Path(__file__).resolve().parents[2]
+ROOT = ROOT if (ROOT / "setup.py").is_file() else Path.cwd()
 
 
 def full_path(path: str) -> str:

@@ -93,7 +93,7 @@ def test_a_run_leaves_what_is_needed_to_read_and_repeat_it(run, tmp_path):
         (["DATA.CLASS_NAMES_FILE", "/tmp"], ["/tmp is a folder: DATA.CLASS_NAMES_FILE"]),
         (["TEST.WEIGHTS", "ema"], ["SOLVER.EMA_DECAY is 0"]),
         (["TEST.CHECKPOINT_FILE_PATH", "/tmp/x.pth"], ["TEST.CHECKPOINT_FILE_PATH is /tmp/x.pth"]),
-        (["MODEL.PRETRAINED", "no.pth"], ["MODEL.PRETRAINED", "no.pth", "docs/data.md"]),
+        (["MODEL.PRETRAINED", "no.pth"], ["MODEL.PRETRAINED", "no.pth", "docs/weights.md"]),
         (["OUTPUT_DIR", "/proc/run"], ["OUTPUT_DIR /proc/run cannot be made"]),
         (["TENSORBOARD.HISTOGRAM_PERIOD", 1], ["but TENSORBOARD.ENABLE is False"]),
         (["WANDB.ENABLE", True], ["needs WANDB.PROJECT" if importlib.util.find_spec("wandb") else "pip install wandb"]),

@@ -89,5 +89,5 @@ def test_uploaded_clip_is_classified_and_explained(browser, tmp_path):
 
 def test_the_missing_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(UserError, match=r'pip install "slowfast\[demo\]"'):
+    with pytest.raises(UserError, match=r'pip install "slowfast-emim\[demo\]"'):
         build_page(None, "", tmp_path)

@@ -51,7 +51,8 @@ def test_folder_for_the_hub_comes_back_to_the_last_bit(source, tmp_path, capsys)
     again = slowfast.load_model(tmp_path / "b")
     assert again.cfg == model.cfg and again.class_names == model.class_names
     torch.testing.assert_close(again.model.state_dict(), model.model.state_dict(), rtol=0, atol=0)
-    assert "7 classes" in (tmp_path / "b" / "README.md").read_text()
+    card = (tmp_path / "b" / "README.md").read_text()
+    assert "7 classes" in card and "\nlicense: " not in card and "Not stated." in card
     export(source, "hf-folder", tmp_path / "c", "--half")
     sizes = [(tmp_path / folder / "model.safetensors").stat().st_size for folder in "bc"]
     assert sizes[1] < 0.7 * sizes[0] and "changes logits by" in capsys.readouterr().out
@@ -102,7 +103,7 @@ def test_onnx_classifies_a_video_in_a_process_without_torch(source, tmp_path):
         pytest.importorskip(package)
     export(source, "onnx", tmp_path)
     code = (
-        "import sys, runpy; sys.modules.update(torch=None, slowfast=None, cv2=None); sys.argv = sys.argv[1:]; "
+        "import sys, runpy; sys.modules.update(torch=None, slowfast=None); sys.argv = sys.argv[1:]; "
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "run_onnx.py"), slowfast.sample_video()]
@@ -132,6 +133,6 @@ def test_mistakes_are_named(source, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="--half rounds the weights of safetensors and hf-folder"):
         exporting.export(str(source), "onnx", str(tmp_path), True)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r'pip install "slowfast\[export\]"'):
+    with pytest.raises(UserError, match=r'pip install "slowfast-emim\[export\]"'):
         exporting.export(str(source), "onnx", str(tmp_path), False)
     assert list(tmp_path.iterdir()) == []

@@ -112,6 +112,7 @@ def test_image_weights_start_a_video_model(hub, tmp_path, monkeypatch):
 
 def test_folder_of_others_by_its_place_on_the_hub(hub, tmp_path):
     export("emim_tiny_motion", "hf-folder", str(tmp_path / "folder"), False)
+    assert "\nlicense: apache-2.0\n---" in (tmp_path / "folder" / "README.md").read_text()
     hub.files |= {f"me/motions/{file.name}": file.read_bytes() for file in (tmp_path / "folder").iterdir()}
     wanted = slowfast.load_model("emim_tiny_motion").predict(slowfast.sample_video())
     for source in ("hf-hub:me/motions", "hf-hub:me/motions/model.safetensors"):

@@ -101,6 +101,8 @@ def test_the_tool_reads_lists_folders_and_files_and_says_what_it_cannot_read(tes
         (["--model", "emim_tiny_motion", __file__, "--out", __file__], "cannot be made a folder"),
         (["--model", __file__, __file__], "cannot be read as a weight file"),
         (["--model", "emim_tiny_motion", __file__, "--stride-sec", "1"], "--stride-sec needs --window-sec"),
+        (["--model", "emim_tiny_motion", __file__], "the video cannot be decoded"),
+        (["--model", "emim_tiny_motion", __file__, "--window-sec", "1"], "the video cannot be decoded"),
     ],
 )
 def test_mistakes_are_named(monkeypatch, arguments, message):
