@@ -39,7 +39,7 @@ _PERIOD = 6.0  # px, of the grating
 
 @dataclass(frozen=True)
 class StimulusSpec:
-    """What is seen and what is asked; of two numbers, each clip draws uniformly between them.
+    """Scene and question of a stimulus; of two numbers, each clip draws uniformly between them.
 
     Attributes:
         stimulus: one of STIMULI.
