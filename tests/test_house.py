@@ -67,7 +67,7 @@ def test_docstrings_are_noun_phrases_or_imperatives():
 def test_configuration_reads_as_its_document_says():
     # Made by: python -m slowfast.config.document > docs/configuration.md
     assert (ROOT / "docs" / "configuration.md").read_text() == document()
-    assert len(KEYS) <= 120
+    assert len(KEYS) <= 122
 
 
 def test_the_table_of_models_has_every_architecture():
