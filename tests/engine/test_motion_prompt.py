@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch._dynamo  # which wrappers of several processes import: here once, not in every process
 from helpers_engine import free_port, state
 from helpers_models import awake, make_cfg, tiny_cfg, tiny_model
 from torch.nn.parallel import DistributedDataParallel
