@@ -69,11 +69,13 @@ class Timm(Wrapped):
         logits = self.model(clips.transpose(1, 2).flatten(0, 1))  # (B T, K)
         return logits.unflatten(0, (len(clips), -1)).mean(1)
 
-    def forward_features(self, clips: torch.Tensor) -> torch.Tensor:
-        maps = self.model.forward_features(clips.transpose(1, 2).flatten(0, 1))
-        if maps.dim() != 4 or maps.shape[1] != self.model.num_features:  # tokens, or channels last
-            return super().forward_features(clips)
-        return maps.unflatten(0, (len(clips), -1)).transpose(1, 2)
+    def map_source(self) -> tuple[nn.Module, str]:
+        return self.model, "forward_features"
+
+    def as_map(self, x: torch.Tensor, num_clips: int) -> torch.Tensor:
+        if x.dim() != 4 or x.shape[1] != self.model.num_features:  # tokens, or channels last
+            super().map_source()
+        return x.unflatten(0, (num_clips, -1)).transpose(1, 2)  # of (B T, C, H', W')
 
     def position_grids(self, name: str) -> list[tuple[int, ...]]:
         return [tuple(self.model.patch_embed.grid_size)] if name == "model.pos_embed" else []

@@ -102,20 +102,8 @@ class Wrapped(Model):
         """Return logits (B, K) of clips (B, 3, T, H, W)."""
         return self.model(clips)
 
-    def forward_features(self, clips: torch.Tensor) -> torch.Tensor:
-        if not self.map_path:
-            return super().forward_features(clips)
-        found: list[torch.Tensor] = []
-        hook = self.model.get_submodule(self.map_path).register_forward_hook(lambda *args: found.append(args[-1]))
-        try:
-            self(clips)
-        finally:
-            hook.remove()
-        return self.to_map(found[0])
-
-    def to_map(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the output of the module at ``map_path`` as (B, C, T', H', W')."""
-        return x
+    def map_source(self) -> tuple[nn.Module, str]:
+        return (self.model.get_submodule(self.map_path), "forward") if self.map_path else super().map_source()
 
     def recompute(self, cfg) -> None:
         """Recompute the activations of all blocks in the backward pass, where the library can."""
@@ -183,7 +171,7 @@ class Torchvision(Wrapped):
             return [tuple(module.spatial_size)]
         return [(len(self.get_parameter(name)),)] if re.search(r"\.(temporal_pos|rel_pos_[htw])$", name) else []
 
-    def to_map(self, x: torch.Tensor) -> torch.Tensor:
+    def as_map(self, x: torch.Tensor, num_clips: int) -> torch.Tensor:
         return x.movedim(-1, 1) if self.map_path == "norm" else x  # Swin has channels last
 
 
@@ -286,15 +274,16 @@ class Transformers(Wrapped):
         model = getattr(transformers, f"{prefix}ForVideoClassification")(config)
         if name == "vjepa2":
             model.vjepa2.predictor = nn.Identity()  # of the pre-training, never called
-        map_path = "videomae" if name == "videomae" and config.use_mean_pooling else ""
+        has_map = name == "videomae" and config.use_mean_pooling
+        map_path = f"videomae.encoder.layer.{config.num_hidden_layers - 1}" if has_map else ""
         return cls(model, argument, preferred_data(*data), map_path)
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         return self.model(**{self.argument: clips.transpose(1, 2)}).logits
 
-    def to_map(self, x) -> torch.Tensor:
+    def as_map(self, x: torch.Tensor, num_clips: int) -> torch.Tensor:
         side = self.model.config.image_size // self.model.config.patch_size
-        return x.last_hidden_state.mT.unflatten(2, (-1, side, side))  # of tokens (B, T' H' W', C)
+        return x.mT.unflatten(2, (-1, side, side))  # of tokens (B, T' H' W', C)
 
     def position_grids(self, name: str) -> list[tuple[int, ...]]:
         config = self.model.config
