@@ -67,7 +67,7 @@ class Timm(Wrapped):
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         logits = self.model(clips.transpose(1, 2).flatten(0, 1))  # (B T, K)
-        return logits.unflatten(0, (len(clips), -1)).mean(1)
+        return logits.view(clips.shape[0], clips.shape[2], logits.shape[1]).mean(1)
 
     def map_source(self) -> tuple[nn.Module, str]:
         return self.model, "forward_features"
