@@ -46,9 +46,15 @@ def add_release(parser: Parser, command: str) -> None:
     if command == "kinetics400":
         orders = "ASCII-sorted names, as in most tools, or the order of the published UniFormer weights"
         parser.add_argument("--class-order", required=True, choices=("alphabetical", "uniformer"), help=orders)
-    if command in ("ssv2", "diving48"):
+    if command == "hmdb51":
+        parser.add_argument("--split", type=int, choices=(1, 2, 3), default=1, help="of the three official ones")
+    if command == "finegym":
+        parser.add_argument("--subset", required=True, choices=("gym99", "gym288"), help="elements of so many classes")
+    if command in ("ssv2", "diving48", "mpii"):
         extract = "extract videos to OUT/frames/<id>/00001.jpg, ... and list these; goes on where it was interrupted"
-        parser.add_argument("--extract-frames", action="store_true", help=extract)
+        always = " (always: clips are parts of videos)" if command == "mpii" else ""
+        # With mpii there is no other way.
+        parser.add_argument("--extract-frames", action="store_true", default=command == "mpii", help=extract + always)
         parser.add_number("--short-side", 0, "of extracted frames, px; 0 is as it is", 0, 4096)
         parser.add_number("--quality", 95, "of their JPEG files", 1, 100)
 
@@ -57,12 +63,11 @@ def run_release(args: argparse.Namespace) -> bool:
     """Write the lists of a data set; return whether clips were left out."""
     from slowfast.prepare.lists import prepare
 
-    extraction, options = None, {}
-    if args.command == "kinetics400":
-        options["class_order"] = args.class_order
-    elif args.command != "ssv1" and args.extract_frames:
+    given = vars(args)
+    extraction, options = None, {key: given[key] for key in ("class_order", "split", "subset") if key in given}
+    if given.get("extract_frames"):
         extraction = {"short_side": args.short_side, "quality": args.quality}
-    elif args.command != "ssv1" and (args.short_side, args.quality) != (0, 95):
+    elif "quality" in given and (args.short_side, args.quality) != (0, 95):
         raise UserError("--short-side and --quality have no effect without --extract-frames")
     annotation = import_module(f"slowfast.prepare.{args.command}").read_annotation(Path(args.annotations), **options)
     return prepare(annotation, args.media, args.out, args.workers, extraction) > 0
@@ -146,6 +151,9 @@ COMMANDS = {
     "ssv2": (add_release, run_release, "list files of Something-Something V2 from its official files"),
     "kinetics400": (add_release, run_release, "list files of Kinetics-400 from its official files"),
     "diving48": (add_release, run_release, "list files of Diving48 V2 from its official files"),
+    "mpii": (add_release, run_release, "clips and list files of MPII Cooking 2, split as for Video Motion Prompts"),
+    "finegym": (add_release, run_release, "list files of FineGym from its official files"),
+    "hmdb51": (add_release, run_release, "list files of HMDB-51 from its official files"),
     "check": (add_cfg, run_cfg, "decode every item that a configuration trains and tests on"),
     "pack": (add_cfg, run_cfg, "many small files to a few large ones that are read at random"),
     "synthetic": (add_generator, run_generator, "generate clips whose class is their motion alone"),
