@@ -17,7 +17,7 @@ from slowfast.inference import draw, evaluate
 from slowfast.inference.draw import visualize, write_explanation
 from slowfast.inference.explain import class_maps, enlarge, motion_fields, read_affinities
 from slowfast.inference.model import VideoModel, architecture_cfg, create_model
-from slowfast.models import MODEL_REGISTRY, Model, build_model
+from slowfast.models import Model, build_model
 from slowfast.models.attention import EmimAttention
 from slowfast.ops.emim import EmimRules
 from slowfast.utils.errors import UserError
@@ -49,13 +49,10 @@ def test_maps_are_those_of_their_formulas(name, num_frames):
     assert "forward_stages" not in vars(network)
 
 
-@pytest.mark.parametrize("name", ["SlowFast", "X3D", "Torchvision", "Timm", "Transformers"])
+@pytest.mark.parametrize("name", ["SlowFast", "X3D", "Torchvision", "Timm"])
 def test_maps_of_other_networks(name):
     torch.manual_seed(0)
-    videomae = {"MODEL__MODEL_NAME": "transformers/videomae"} if name == "Transformers" else {}
-    network = awake(tiny_model(name, **videomae)).eval()
-    side = MODEL_REGISTRY.get(name).TINY.get("DATA.TRAIN_CROP_SIZE", 96)
-    clips, labels = torch.randn(2, 3, 4, side, side), torch.tensor([3, 0])
+    network, clips, labels = awake(tiny_model(name)).eval(), torch.randn(2, 3, 4, 96, 96), torch.tensor([3, 0])
     maps = class_maps(network, clips, labels, "gradcam")
     assert maps.dim() == 4 and maps.isfinite().all() and (maps > 0).any()
     with torch.no_grad():
@@ -63,7 +60,7 @@ def test_maps_of_other_networks(name):
     if name == "X3D":  # there is more than a mean between map and classifier
         with pytest.raises(UserError, match="cam needs a linear classifier .* use gradcam"):
             class_maps(network, clips, labels, "cam")
-    elif name != "Transformers":
+    else:
         cam = class_maps(network, clips, labels, "cam")
         torch.testing.assert_close(maps, cam.relu() / cam[0].numel(), rtol=1e-4, atol=1e-7)
     assert not {"forward", "forward_features", "forward_stages"} & {key for x in network.modules() for key in vars(x)}
