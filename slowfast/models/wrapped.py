@@ -133,7 +133,7 @@ class Torchvision(Wrapped):
     """Video networks of torchvision.
 
     ``MODEL.ARGS`` are those of their classes, for MViT also width and depth, for Swin ``emim``: EMIM beside the
-    attention of one in so many blocks of stages 3 and 4, 0 for none.
+    attention of one in so many blocks of stages 3 and 4, 0 for none, or with ``emim_in_place`` in place of it.
     """
 
     LIBRARY, NETWORKS = "torchvision", TORCHVISION
@@ -151,13 +151,13 @@ class Torchvision(Wrapped):
             sizes |= {"spatial_size": side, "temporal_size": cfg.DATA.NUM_FRAMES}
         make = _torchvision(name)
         known = {*inspect.signature(make).parameters, *(("dropout", "attention_dropout") if "mvit" in name else ())}
-        known |= {"emim"} if "swin" in name else set()
+        known |= {"emim", "emim_in_place"} if "swin" in name else set()
 
         def make_with_emim(**args: Any) -> nn.Module:
-            every = args.pop("emim", 0)
+            every, in_place = args.pop("emim", 0), args.pop("emim_in_place", False)
             model = make(**args)
-            if every:
-                add_emim({3: model.features[4], 4: model.features[6]}, every, cfg)
+            if every or in_place:
+                add_emim({3: model.features[4], 4: model.features[6]}, every, cfg, in_place=in_place)
             return model
 
         model = construct(make_with_emim, cfg, known, **sizes)
