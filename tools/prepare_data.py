@@ -46,14 +46,19 @@ def add_release(parser: Parser, command: str) -> None:
     if command == "kinetics400":
         orders = "ASCII-sorted names, as in most tools, or the order of the published UniFormer weights"
         parser.add_argument("--class-order", required=True, choices=("alphabetical", "uniformer"), help=orders)
-    if command in ("ssv2", "diving48"):
-        add_extraction(parser)
+    if command == "hmdb51":
+        parser.add_argument("--split", type=int, choices=(1, 2, 3), default=1, help="of the three official ones")
+    if command == "finegym":
+        parser.add_argument("--subset", required=True, choices=("gym99", "gym288"), help="elements of so many classes")
+    if command in ("ssv2", "diving48", "mpii"):
+        add_extraction(parser, is_always=command == "mpii")
 
 
-def add_extraction(parser: Parser) -> None:
-    """Add the options of commands that may extract the frames of videos."""
+def add_extraction(parser: Parser, is_always: bool = False) -> None:
+    """Add the options of commands that may extract the frames of videos, or always do, for clips are parts of them."""
     extract = "extract videos to OUT/frames/<id>/00001.jpg, ... and list these; goes on where it was interrupted"
-    parser.add_argument("--extract-frames", action="store_true", help=extract)
+    extract += " (always: clips are parts of videos)" if is_always else ""
+    parser.add_argument("--extract-frames", action="store_true", default=is_always, help=extract)
     parser.add_number("--short-side", 0, "of extracted frames, px; 0 is as it is", 0, 4096)
     parser.add_number("--quality", 95, "of their JPEG files", 1, 100)
 
@@ -71,8 +76,9 @@ def run_release(args: argparse.Namespace) -> bool:
     """Write the lists of a data set; return whether clips were left out."""
     from slowfast.prepare.lists import prepare
 
-    options = {"class_order": args.class_order} if args.command == "kinetics400" else {}
-    extraction = read_extraction(args) if args.command in ("ssv2", "diving48") else None
+    given = vars(args)
+    options = {key: given[key] for key in ("class_order", "split", "subset") if key in given}
+    extraction = read_extraction(args) if "quality" in given else None
     annotation = import_module(f"slowfast.prepare.{args.command}").read_annotation(Path(args.annotations), **options)
     return prepare(annotation, args.media, args.out, args.workers, extraction) > 0
 
@@ -177,6 +183,9 @@ COMMANDS = {
     "ssv2": (add_release, run_release, "list files of Something-Something V2 from its official files"),
     "kinetics400": (add_release, run_release, "list files of Kinetics-400 from its official files"),
     "diving48": (add_release, run_release, "list files of Diving48 V2 from its official files"),
+    "mpii": (add_release, run_release, "clips and list files of MPII Cooking 2, split as for Video Motion Prompts"),
+    "finegym": (add_release, run_release, "list files of FineGym from its official files"),
+    "hmdb51": (add_release, run_release, "list files of HMDB-51 from its official files"),
     "folder": (add_folder, run_folder, "lists and folds of your own videos, whose class is in their folder or name"),
     "check": (add_cfg, run_cfg, "decode every item that a configuration trains and tests on"),
     "pack": (add_cfg, run_cfg, "many small files to a few large ones that are read at random"),

@@ -1,4 +1,6 @@
-"""Train and then test the model of a configuration: python tools/run_net.py --cfg FILE [KEY VALUE ...]."""
+"""Train and then test the model of a configuration: python tools/run_net.py --cfg FILE [KEY VALUE ...]. Example:
+python tools/run_net.py --cfg exp/quickstart/config.yaml SOLVER.MAX_EPOCH 8 OUTPUT_DIR output/longer --dry-run
+"""
 
 import sys
 from pathlib import Path

@@ -4,7 +4,8 @@ ensembles and comparisons from scores that tests have saved, python tools/test_n
 
 --perturb reverse|shuffle|single_frame tests with the frames of every clip backwards, in an order drawn for each video,
 or all the same: what is lost is the part of the accuracy that needs time. The results go to OUTPUT_DIR/perturb_ORDER;
-difference.csv there has that part for every class, if the plain test was made before.
+difference.csv there has that part for every class, if the plain test was made before. Example:
+  python tools/test_net.py --cfg exp/quickstart/config.yaml --perturb reverse
 """
 
 import argparse
@@ -19,13 +20,17 @@ from slowfast.utils.errors import run_tool
 FROM_SCORES = """\
 Metrics, tables and pictures again from test_scores.npz, the logits of all views, which every test writes to OUTPUT_DIR;
 of several files, an ensemble, in which each run counts by its weight, however many views it has. The files must be
-about the same videos, in any order; labels and class names must agree, numbers of views may differ."""
+about the same videos, in any order; labels and class names must agree, numbers of views may differ. Example:
+  python tools/test_net.py --from-scores output/a/test_scores.npz output/b/test_scores.npz --compare
+"""
 
 
 def from_scores(argv: list[str]) -> None:
     from slowfast.utils.metrics import ENSEMBLE_METHODS
 
-    parser = argparse.ArgumentParser(prog="test_net.py --from-scores", description=FROM_SCORES)
+    parser = argparse.ArgumentParser(
+        prog="test_net.py --from-scores", description=FROM_SCORES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("files", nargs="+", metavar="FILE", help="score file (.npz)")
     method = "how views become one score: mean_probability for models whose logits differ in scale; default: as tested"
     parser.add_argument("--method", choices=list(ENSEMBLE_METHODS), help=method)

@@ -1,4 +1,6 @@
-"""Train the model of a configuration: python tools/train_net.py --cfg FILE [KEY VALUE ...]."""
+"""Train the model of a configuration: python tools/train_net.py --cfg FILE [KEY VALUE ...]. Example:
+python tools/train_net.py --cfg exp/quickstart/config.yaml OUTPUT_DIR output/mine
+"""
 
 import sys
 from pathlib import Path
