@@ -18,12 +18,12 @@ MAY_IMPORT = {
     "config": {"utils"},
     "ops": {"utils"},
     "models": GROUND,
-    "datasets": {"utils", "config"},
+    "datasets": {"utils", "config", "synthetic"},
     "prepare": {"utils", "config", "datasets"},
     "synthetic": {"utils", "config"},
     "engine": GROUND | {"models", "datasets"},
     "analysis": GROUND | {"models", "datasets", "engine"},
-    "inference": GROUND | {"models", "datasets", "engine", "prepare", "synthetic"},
+    "inference": GROUND | {"models", "datasets", "engine", "prepare", "synthetic", "analysis"},
     "benchmark": GROUND | {"models", "datasets", "engine", "synthetic", "analysis"},
 }
 
@@ -67,7 +67,7 @@ def test_docstrings_are_noun_phrases_or_imperatives():
 def test_configuration_reads_as_its_document_says():
     # Made by: python -m slowfast.config.document > docs/configuration.md
     assert (ROOT / "docs" / "configuration.md").read_text() == document()
-    assert len(KEYS) <= 120
+    assert len(KEYS) <= 122
 
 
 def test_the_table_of_models_has_every_architecture():

@@ -53,26 +53,63 @@ def add_release(parser: Parser, command: str) -> None:
     if command == "kinetics400":
         orders = "ASCII-sorted names, as in most tools, or the order of the published UniFormer weights"
         parser.add_argument("--class-order", required=True, choices=("alphabetical", "uniformer"), help=orders)
-    if command in ("ssv2", "diving48"):
-        extract = "extract videos to OUT/frames/<id>/00001.jpg, ... and list these; goes on where it was interrupted"
-        parser.add_argument("--extract-frames", action="store_true", help=extract)
-        parser.add_number("--short-side", 0, "of extracted frames, px; 0 is as it is", 0, 4096)
-        parser.add_number("--quality", 95, "of their JPEG files", 1, 100)
+    if command == "hmdb51":
+        parser.add_argument("--split", type=int, choices=(1, 2, 3), default=1, help="of the three official ones")
+    if command == "finegym":
+        parser.add_argument("--subset", required=True, choices=("gym99", "gym288"), help="elements of so many classes")
+    if command in ("ssv2", "diving48", "mpii"):
+        add_extraction(parser, is_always=command == "mpii")
+
+
+def add_extraction(parser: Parser, is_always: bool = False) -> None:
+    """Add the options of commands that may extract the frames of videos, or always do, for clips are parts of them."""
+    extract = "extract videos to OUT/frames/<id>/00001.jpg, ... and list these; goes on where it was interrupted"
+    extract += " (always: clips are parts of videos)" if is_always else ""
+    parser.add_argument("--extract-frames", action="store_true", default=is_always, help=extract)
+    parser.add_number("--short-side", 0, "of extracted frames, px; 0 is as it is", 0, 4096)
+    parser.add_number("--quality", 95, "of their JPEG files", 1, 100)
+
+
+def read_extraction(args: argparse.Namespace) -> dict[str, int] | None:
+    """Return the settings of an extraction, None where none is asked for."""
+    if args.extract_frames:
+        return {"short_side": args.short_side, "quality": args.quality}
+    if (args.short_side, args.quality) != (0, 95):
+        raise UserError("--short-side and --quality have no effect without --extract-frames")
+    return None
 
 
 def run_release(args: argparse.Namespace) -> bool:
     """Write the lists of a data set; return whether clips were left out."""
     from slowfast.prepare.lists import prepare
 
-    extraction, options = None, {}
-    if args.command == "kinetics400":
-        options["class_order"] = args.class_order
-    elif args.command != "ssv1" and args.extract_frames:
-        extraction = {"short_side": args.short_side, "quality": args.quality}
-    elif args.command != "ssv1" and (args.short_side, args.quality) != (0, 95):
-        raise UserError("--short-side and --quality have no effect without --extract-frames")
+    given = vars(args)
+    options = {key: given[key] for key in ("class_order", "split", "subset") if key in given}
+    extraction = read_extraction(args) if "quality" in given else None
     annotation = import_module(f"slowfast.prepare.{args.command}").read_annotation(Path(args.annotations), **options)
     return prepare(annotation, args.media, args.out, args.workers, extraction) > 0
+
+
+def add_folder(parser: Parser, command: str) -> None:
+    """Add the options of ``folder``."""
+    pattern = "paths below it without ending: {class}, {person} (never divided), * for any text"
+    parser.add_argument("--videos", required=True, metavar="DIR", help="folder of the videos")
+    parser.add_argument("--pattern", default="{class}/*", metavar="TEXT", help=pattern.replace("%", "%%"))
+    folds = "person [K], each validated once; stratified [K], classes alike; none [K], train and val, one Kth"
+    parser.add_argument("--folds", nargs="+", default=["none"], metavar="HOW", help=folds)
+    parser.add_number("--shots", [], "lists with so many training clips a class, too", 1, 999_999, nargs="+")
+    parser.add_argument("--without", nargs="+", default=[], metavar="CLASS", help="classes to leave out")
+    parser.add_number("--seed", 0, "of folds and shots", 0, 2**32)
+    add_extraction(parser)
+
+
+def run_folder(args: argparse.Namespace) -> bool:
+    """Write the lists of videos of one's own; return whether some were left out."""
+    from slowfast.prepare.folder import prepare_folder
+
+    names = ("videos", "out", "pattern", "folds", "shots", "without", "seed", "workers")
+    options = {name: getattr(args, name) for name in names}
+    return prepare_folder(**options, extraction=read_extraction(args)) > 0
 
 
 def add_generator(parser: Parser, command: str) -> None:
@@ -156,6 +193,10 @@ COMMANDS = {
     "ssv2": (add_release, run_release, "list files of Something-Something V2 from its official files"),
     "kinetics400": (add_release, run_release, "list files of Kinetics-400 from its official files"),
     "diving48": (add_release, run_release, "list files of Diving48 V2 from its official files"),
+    "mpii": (add_release, run_release, "clips and list files of MPII Cooking 2, split as for Video Motion Prompts"),
+    "finegym": (add_release, run_release, "list files of FineGym from its official files"),
+    "hmdb51": (add_release, run_release, "list files of HMDB-51 from its official files"),
+    "folder": (add_folder, run_folder, "lists and folds of your own videos, whose class is in their folder or name"),
     "check": (add_cfg, run_cfg, "decode every item that a configuration trains and tests on"),
     "pack": (add_cfg, run_cfg, "many small files to a few large ones that are read at random"),
     "synthetic": (add_generator, run_generator, "generate clips whose class is their motion alone"),

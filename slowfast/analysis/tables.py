@@ -14,6 +14,7 @@ import yaml
 from slowfast.config import CONFIG_FILE, configuration_name, load_cfg
 from slowfast.config.parser import BASE_KEY, flat_settings, read_bases, read_yaml
 from slowfast.models.complexity import view_gflops
+from slowfast.models.zoo import HUB_PREFIX
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import read_text
 
@@ -68,7 +69,8 @@ def make_page(page: str, counted: dict[str, float] | None = None) -> str:
         elif first != name:
             experiments.append([_link(path), f"another name of `{first}`", "", "", ""])
         else:
-            data_set, start = (os.path.basename(key) for key in (cfg.DATA.PATH_TO_DATA_DIR, cfg.MODEL.PRETRAINED))
+            data_set, start = os.path.basename(cfg.DATA.PATH_TO_DATA_DIR), cfg.MODEL.PRETRAINED
+            start = start.split("/")[1 if start.startswith(HUB_PREFIX) else -1]  # of the Hub, the repository
             start = f"`{start}`" if start else "scratch"
             experiments.append([_link(path), data_set, start, *figures])
     page = _replace(page, "experiments", ["experiment", "data set", "starts from", *FIGURES], experiments)

@@ -28,8 +28,10 @@ declare(
     DATASET=text(
         "VideoList",
         "Class in DATASET_REGISTRY (`slowfast/datasets/build.py`): VideoList (list files) | ImageFolder (still images "
-        "in PATH_TO_DATA_DIR/{train,val}/CLASS/, labelled by the rank of the class folder's name).",
+        "in PATH_TO_DATA_DIR/{train,val}/CLASS/, labelled by the rank of the class folder's name) | Rendered (stimuli "
+        "that ARGS describes, rendered while the training goes on).",
     ),
+    ARGS=mapping("What Rendered shows and asks, `StimulusSpec` in `slowfast/synthetic/stimuli.py`, over its defaults."),
     PATH_TO_DATA_DIR=text("", "Folder of the list files, or of the folders of the splits."),
     PATH_PREFIX=text("", 'Folder to which paths in the lists are relative; "" means PATH_TO_DATA_DIR.'),
     LABEL_PATH_TEMPLATE=text("{}.csv", 'Name of a list, {} being train | val | test; "test" without one is "val".'),

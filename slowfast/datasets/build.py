@@ -9,6 +9,7 @@ from slowfast.config.parser import CfgNode
 from slowfast.datasets.augment.transform import build_test_transform, build_train_transform
 from slowfast.datasets.image_folder import ImageFolder
 from slowfast.datasets.manifest import exclude_records, read_exclusion
+from slowfast.datasets.rendered import Rendered
 from slowfast.datasets.sampling import build_sampler
 from slowfast.datasets.video_dataset import EvalVideos, TrainVideos, VideoDataset
 from slowfast.datasets.video_list import VideoList
@@ -30,7 +31,8 @@ with, whatever the labels if MODEL.NUM_CLASSES is 0,
 * ``records``, one ``manifest.Record`` per video, in a fixed order;
 * ``class_names``, a list in label order, or None;
 * ``open(record)``, which returns a ``decoder.FrameReader`` or raises ``decoder.DecodeError``;
-* ``find_missing(records)``, if files may be missing: a description of each one that is.
+* ``find_missing(records)``, if files may be missing: a description of each one that is;
+* ``at_epoch(record, epoch)``, if every epoch of the training has videos of its own: the record to open.
 
 Objects must survive pickling, for workers that are not forked. Frame sampling, augmentation, views, exclusion, checking
 and packing work for any such class.
@@ -38,6 +40,7 @@ and packing work for any such class.
 
 DATASET_REGISTRY.register(VideoList)
 DATASET_REGISTRY.register(ImageFolder)
+DATASET_REGISTRY.register(Rendered)
 
 
 def with_num_classes(cfg: CfgNode) -> CfgNode:

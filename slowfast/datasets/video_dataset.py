@@ -52,6 +52,7 @@ class VideoDataset(Dataset):
     ) -> None:
         self.open: Callable[[Record], FrameReader] = source.open
         self.find_missing: Callable[[list[Record]], list[str]] | None = getattr(source, "find_missing", None)
+        self.at_epoch: Callable[[Record, int], Record] | None = getattr(source, "at_epoch", None)
         self.sampler = sampler
         self.transform = transform
         self.records = source.records
@@ -59,9 +60,13 @@ class VideoDataset(Dataset):
         self.num_videos = len(source.records)
         self.labels = label_array(source.records, num_classes)  # (num_videos,), of several labels (num_videos, K)
 
-    def decode(self, video_index: int, choose: Callable[[int], np.ndarray]) -> list[np.ndarray] | BadVideo:
-        """Decode the T frames (H, W, 3) that ``choose(number of frames)`` names."""
+    def decode(
+        self, video_index: int, choose: Callable[[int], np.ndarray], epoch: int | None = None
+    ) -> list[np.ndarray] | BadVideo:
+        """Decode the T frames (H, W, 3) that ``choose(number of frames)`` names, in an epoch of the training."""
         record = self.records[video_index]
+        if self.at_epoch and epoch is not None:
+            record = self.at_epoch(record, epoch)
         try:
             with self.open(record) as reader:
                 return reader.read_each(choose(reader.num_frames))
@@ -70,10 +75,10 @@ class VideoDataset(Dataset):
             return BadVideo(video_index, error.path, f"{error.reason}{place}")
 
     def make_item(
-        self, video_index: int, part: int, choose: Callable[[int], np.ndarray], *draws: Any
+        self, video_index: int, part: int, choose: Callable[[int], np.ndarray], *draws: Any, epoch: int | None = None
     ) -> Sample | BadVideo:
         """Decode frames and make A clips, whose views start at ``part * A``."""
-        frames = self.decode(video_index, choose)
+        frames = self.decode(video_index, choose, epoch)
         if isinstance(frames, BadVideo):
             return frames
         clips = self.transform(frames, *draws)  # (A, 3, T, S, S)
@@ -106,7 +111,7 @@ class TrainVideos(VideoDataset):
         epoch, video_index, copy = (*key, 0)[:3]
         rng = self.generator(epoch, video_index, copy)
         choose = functools.partial(self.sampler.train, rng=rng)
-        return self.make_item(video_index, copy, choose, rng, self.num_copies)
+        return self.make_item(video_index, copy, choose, rng, self.num_copies, epoch=epoch)
 
 
 class EvalVideos(VideoDataset):

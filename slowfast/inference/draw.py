@@ -21,7 +21,7 @@ from PIL import Image
 from torchvision.utils import flow_to_image
 
 from slowfast.inference.evaluate import evaluate
-from slowfast.inference.explain import Explanation, MotionField, explain
+from slowfast.inference.explain import Explanation, MotionField, MotionPrompts, explain
 from slowfast.inference.inputs import Inputs, expand
 from slowfast.inference.model import load_model
 from slowfast.utils.errors import UserError
@@ -118,6 +118,44 @@ def make_panels(explanation: Explanation, colours: str) -> Iterator[Panel]:
         yield _heat(title, frames, values, (low, high), colours, factor)
     for field in explanation.motion:
         yield from _motion_panels(field, frames, factor)
+    if explanation.prompts is not None:
+        yield from _prompt_panels(explanation.prompts, frames, colours, factor)
+
+
+def _prompt_panels(prompts: MotionPrompts, frames: np.ndarray, colours: str, factor: int) -> Iterator[Panel]:
+    limit = float(np.abs(prompts.difference).max())
+    levels = np.linspace(limit, -limit, factor * frames.shape[1])
+    bar = _legend(_diverging(np.repeat(levels[:, None], 12, 1), limit), limit, -limit)
+    pictures = _enlarge(_diverging(prompts.difference, limit), factor)
+    yield Panel("differences D to the frame before, red brighter, blue darker", pictures, bar)
+    yield _heat("attention A(D)", frames, prompts.attention, (0.0, 1.0), colours, factor)
+    yield Panel("prompts: frames times A, grey where A is 0", _enlarge(prompts.frames, factor))
+    still = float(np.interp(0, *prompts.curve))
+    title = f"A(D), slope {prompts.slope:.3g}, shift {prompts.shift:.3g}, A(0) {still:.3f}"
+    shown = np.stack([draw_curve(prompts.curve, values, factor * frames.shape[1]) for values in prompts.difference])
+    yield Panel(title, shown, note="; bars: how often the frame has each D, log scale, D from -1.1 to 1.1")
+
+
+def _diverging(values: np.ndarray, limit: float) -> np.ndarray:
+    """Return colours (..., 3) of values from blue at -limit over grey at 0 to red at limit."""
+    share = 127 * values / (limit or 1)
+    return np.rint(128 + np.stack([share, -np.abs(share), -share], axis=-1)).astype(np.uint8)
+
+
+def draw_curve(curve: np.ndarray, values: np.ndarray, side: int) -> np.ndarray:
+    """Draw A over D (``curve``), and behind it a histogram of the differences ``values`` of a frame."""
+    picture = np.full((side, side, 3), 255, np.uint8)
+    low, high = curve[0, 0], curve[0, -1]
+    counts, _ = np.histogram(values, bins=44, range=(low, high))
+    heights = np.log1p(counts) / np.log1p(values.size) * (side - 1)
+    for index, height in enumerate(heights):
+        first, last = (round(edge * side / len(heights)) for edge in (index, index + 1))
+        picture[side - round(height) :, first:last] = (190, 205, 225)
+    zero = round(-low / (high - low) * (side - 1))
+    picture[:, zero] = (150, 150, 150)
+    points = np.stack([(curve[0] - low) / (high - low), 1 - curve[1]], axis=1) * (side - 1)
+    cv2.polylines(picture, [np.rint(points).astype(np.int32)], False, (180, 30, 30), 2, cv2.LINE_AA)
+    return picture
 
 
 def _motion_panels(field: MotionField, frames: np.ndarray, factor: int) -> Iterator[Panel]:
@@ -146,10 +184,15 @@ def _heat(title, frames, values, limits, colours, factor, is_detail=False) -> Pa
     blended[: len(heat)] = np.rint(0.5 * frames[: len(heat)] + 0.5 * heat)
     pictures = _enlarge(blended, factor)
     bar = _colour(np.repeat(np.linspace(255, 0, pictures.shape[1]).astype(np.uint8)[:, None], 12, 1), colours)
+    return Panel(title, pictures, _legend(bar, high, low), is_detail)
+
+
+def _legend(bar: np.ndarray, high: float, low: float) -> np.ndarray:
+    """Write the values of its ends beside a bar of colours, uint8 (Z, 12, 3)."""
     bar = np.concatenate([bar, np.full((len(bar), 52, 3), 255, np.uint8)], axis=1)
     for text, y in ((f"{high:.3g}", 12), (f"{low:.3g}", len(bar) - 3)):
         cv2.putText(bar, text, (16, y), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (30, 30, 30), 1, cv2.LINE_AA)
-    return Panel(title, pictures, bar, is_detail)
+    return bar
 
 
 def _colour(levels: np.ndarray, colours: str) -> np.ndarray:

@@ -5,8 +5,7 @@ stage or token grid of a block, ``F`` pairs of frames, ``N`` heads, ``P`` displa
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from torch import nn
 
 from slowfast.inference.inputs import Inputs, Video
 from slowfast.inference.model import VideoModel
+from slowfast.models import Model
 from slowfast.models.attention import EmimAttention
 from slowfast.models.motion_prompt import Prompted
 from slowfast.ops.emim import cost_volume
@@ -27,7 +27,7 @@ from slowfast.ops.emim.rules import outside_image
 from slowfast.utils.errors import UserError
 
 MAPS = ("cam", "gradcam")
-METHODS = (*MAPS, "motion")
+METHODS = (*MAPS, "motion", "prompts")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,18 @@ class MotionField:
 
 
 @dataclass(frozen=True)
+class MotionPrompts:
+    """What a layer of motion prompts (arXiv 2407.03179) makes of the later of two neighbouring frames."""
+
+    difference: np.ndarray  # float32 (T, S, S): D, what the grey frame in [0, 1] has more than the one before
+    attention: np.ndarray  # float32 (T, S, S): A(D)
+    frames: np.ndarray  # uint8 (T, S, S, 3): the prompts, not normalised any more; grey where A is 0
+    curve: np.ndarray  # float32 (2, points): D from -1.1 to 1.1, and A(D)
+    slope: float
+    shift: float
+
+
+@dataclass(frozen=True)
 class Explanation:
     """The central view of a video, its prediction, and what that rests on."""
 
@@ -57,6 +69,7 @@ class Explanation:
     probability: float  # of ``label``
     maps: dict[str, np.ndarray] = field(default_factory=dict)  # float32 (T, S, S)
     motion: list[MotionField] = field(default_factory=list)
+    prompts: MotionPrompts | None = None
 
 
 @torch.no_grad()
@@ -64,8 +77,8 @@ def explain(model: VideoModel, video: Video, what: Sequence[str] = ("cam",), lab
     """Explain the prediction of the central view of one video.
 
     Args:
-        what: of ``cam`` (class activation map as in figure 4 of arXiv 2510.18705), ``gradcam`` (arXiv 1610.02391) and
-            ``motion`` (the displacements of every EMIM block).
+        what: of ``cam`` (class activation map as in figure 4 of arXiv 2510.18705), ``gradcam`` (arXiv 1610.02391),
+            ``motion`` (the displacements of every EMIM block) and ``prompts`` (what the backbone sees of a video).
         label: class to explain, by name or number; None is the predicted one.
 
     Returns:
@@ -79,7 +92,9 @@ def explain(model: VideoModel, video: Video, what: Sequence[str] = ("cam",), lab
     for bad in batch.bad:
         raise UserError(f"{bad.path}: {bad.reason}")
     clip = model.normalize(batch.clips.to(model.device))
-    network, frames = model.model, batch.clips[0]
+    network, frames, prompts = model.model, batch.clips[0], None
+    if "prompts" in what:
+        prompts = motion_prompts(network, clip, model.cfg.DATA.MEAN, model.cfg.DATA.STD)
     if isinstance(network, Prompted):  # its backbone sees the frames from the second one on
         clip, frames, network = network.prompts(clip), frames[:, 1:], network.model
     shares = network(clip)[0].float().softmax(0).cpu()
@@ -98,6 +113,7 @@ def explain(model: VideoModel, video: Video, what: Sequence[str] = ("cam",), lab
         probability=float(shares[wanted]),
         maps=maps,
         motion=motion_fields(network, clip) if "motion" in what else [],
+        prompts=prompts,
     )
 
 
@@ -112,52 +128,56 @@ def find_label(model: VideoModel, label: str | int) -> int:
     raise UserError(f"there is no class {label!r} among the {len(names)} of this model; near it: {near}")
 
 
-def class_maps(network: nn.Module, clips: torch.Tensor, labels: torch.Tensor, how: str) -> torch.Tensor:
+def class_maps(network: Model, clips: torch.Tensor, labels: torch.Tensor, how: str) -> torch.Tensor:
     """Return maps of the evidence for classes, float32 (B, T', h, w), of normalised clips (B, 3, T, S, S).
 
     Both weigh the channels of the last stage's output, before the final norm. ``cam`` takes the classifier's weights of
     the class and keeps what is negative, as figure 4 of arXiv 2510.18705 does; ``gradcam`` takes the mean gradient of
     the class's logit, and no negative sums (arXiv 1610.02391).
     """
-    with _last_map(network) as kept, torch.enable_grad():
+    found: list[torch.Tensor] = []
+
+    def keep(x: torch.Tensor) -> None:
+        """Make the last map the start of the graph: nothing is kept of what led to it."""
+        found.append(x.requires_grad_())
+        torch.set_grad_enabled(True)
+
+    with torch.no_grad(), network.watch_map(keep):
         score = network(clips).gather(1, labels[:, None]).sum()
-    if not kept:
-        raise UserError(f"{type(network).__name__} has no maps of a last stage: its forward calls no forward_stages")
-    (x,) = kept  # (B, C, T', h, w); of images (B, C, h, w)
+    x = network.as_map(found[0], len(clips))  # (B, C, T', h, w); of images (B, C, h, w)
     if how == "cam":
         if getattr(network.head, "in_features", None) != x.shape[1]:
             raise UserError(f"cam needs a linear classifier of the last stage's {x.shape[1]} channels; use gradcam")
         weights = network.head.weight[labels]
     else:
-        weights = torch.autograd.grad(score, x)[0].flatten(2).mean(2)
+        weights = network.as_map(torch.autograd.grad(score, found[0])[0], len(clips)).flatten(2).mean(2)
     maps = torch.einsum("bc,bc...->b...", weights, x).detach().float()
     maps = maps if maps.dim() == 4 else maps.unsqueeze(1)
     return maps if how == "cam" else maps.relu()
 
 
-@contextmanager
-def _last_map(network: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Keep the last of the maps that ``forward_stages`` returns, as the start of the graph of what follows."""
-    kept, forward = [], getattr(network, "forward_stages", None)
-    if forward is None:
-        raise UserError(f"{type(network).__name__} has no forward_stages, whose last map is explained")
-
-    def keep(clips: torch.Tensor) -> list[torch.Tensor]:
-        with torch.no_grad():
-            maps = forward(clips)
-        kept.append(maps[-1].requires_grad_())
-        return maps
-
-    network.forward_stages = keep
-    try:
-        yield kept
-    finally:
-        del network.forward_stages
-
-
 def enlarge(values: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Enlarge a map (T', h, w) to a clip's frames and pixels (T, S, S) with cubic splines."""
     return zoom(values, [new / old for new, old in zip(shape, values.shape)], order=3)
+
+
+def motion_prompts(network: Model, clip: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> MotionPrompts:
+    """Return what the layer before a network makes of one normalised clip (1, 3, T + 1, S, S)."""
+    if not isinstance(network, Prompted):
+        raise UserError(f"{type(network).__name__} has no motion prompts to show: it was built with VMP.ENABLE False")
+    layer = network.vmps
+    differences = layer.differences(clip)
+    offset, scale = (torch.tensor(values).to(clip).view(3, 1, 1, 1) for values in (mean, std))
+    frames = layer(clip)[0][0] * scale + offset  # (3, T, S, S)
+    points = torch.linspace(-1.1, 1.1, 221).to(differences)
+    return MotionPrompts(
+        difference=differences[0].float().cpu().numpy(),
+        attention=layer.attention(differences)[0].float().cpu().numpy(),
+        frames=frames.mul(255).round().clamp(0, 255).byte().permute(1, 2, 3, 0).cpu().numpy(),
+        curve=torch.stack([points, layer.attention(points)]).float().cpu().numpy(),
+        slope=float(layer.slope),
+        shift=float(layer.shift),
+    )
 
 
 class Affinities(NamedTuple):

@@ -1,5 +1,6 @@
 """Trained models as files for others: safetensors, ONNX, programs of ``torch.export`` and folders for the Hub."""
 
+import copy
 import json
 import logging
 import os
@@ -79,8 +80,14 @@ def export(model: str, format: str, out: str, half: bool) -> int:
     if half:
         round_weights(loaded)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as temporary:
-        run = _WRITERS[format](loaded, Path(temporary), model, half)
-        difference = largest_difference(loaded, run)
+        try:
+            run = _WRITERS[format](loaded, Path(temporary), model, half)
+            difference = largest_difference(loaded, run)
+        except UserError:
+            raise
+        except Exception as error:  # of the tracing of the network, or of the runtime
+            name, reason = loaded.cfg.MODEL.MODEL_NAME, f"{type(error).__name__}: {error}".splitlines()[0]
+            raise UserError(f"{format}: {name} cannot be exported ({reason}); nothing is in {out}") from error
         if not difference <= _TOLERANCE[format]:
             raise UserError(f"{format}: logits differ by {difference:.1e}, which is too much; nothing is in {out}")
         names = sorted(os.listdir(temporary))
@@ -217,8 +224,13 @@ def _write_onnx(model: VideoModel, folder: Path, source: str, half: bool) -> Run
     except ImportError as error:
         raise UserError(f'{error.name} is missing, which ONNX needs: pip install "slowfast-emim[export]"') from error
     logger.info("tracing and translating, which takes minutes for large models")
+    network = copy.deepcopy(model.model)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv3d) and module.bias is None:
+            # The exporter of torch 2.14 would write one of a wrong shape.
+            module.bias = torch.nn.Parameter(torch.zeros(module.out_channels))
     program = torch.onnx.export(
-        model.model, (random_clips(model, 2),), dynamo=True, verbose=False, optimize=False,
+        network, (random_clips(model, 2),), dynamo=True, verbose=False, optimize=False,
         input_names=["clips"], output_names=["logits"], dynamic_shapes=({0: "batch"},),
     )  # fmt: skip
     # Of the exporter's optimisations, which take as long as all the rest, what ONNX Runtime does not do before it looks

@@ -1,4 +1,4 @@
-"""EMIM (arXiv 2510.18705) beside the attention of the blocks of other libraries' networks."""
+"""EMIM (arXiv 2510.18705) beside, or in place of, the attention of the blocks of other libraries' networks."""
 
 import torch
 from torch import nn
@@ -29,15 +29,41 @@ class EmimBeside:
         return output + nn.functional.pad(added, (0, 0, num_first, 0))
 
 
-def add_emim(stages: dict[int, list[nn.Module]], every: int, cfg, grid: tuple[int, int, int] | None = None) -> None:
+class OnGrid:
+    """Hooks of an attention on tokens (B T, H W, C) that itself maps (B, T, H, W, C): ``split`` before, ``join`` after.
+
+    ``grid`` are frames, height and width of the tokens.
+    """
+
+    def __init__(self, grid: tuple[int, int, int]) -> None:
+        self.grid = grid
+
+    def split(self, module: nn.Module, inputs: tuple[torch.Tensor, ...], masks: dict) -> tuple[tuple, dict]:
+        return (inputs[0].unflatten(1, self.grid[1:]).unflatten(0, (-1, self.grid[0])),), {}
+
+    def join(self, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        return output.flatten(0, 1).flatten(1, 2)
+
+
+def add_emim(
+    stages: dict[int, list[nn.Module]],
+    every: int,
+    cfg,
+    grid: tuple[int, int, int] | None = None,
+    in_place: bool = False,
+) -> None:
     """Put EMIM beside the attention of one in ``every`` blocks of each stage, from its first on, as ``block.emim``.
 
-    Its projection starts at zero: at first the network is the plain one, exactly.
+    Its projection starts at zero: at first the network is the plain one, exactly. EMIM ``in_place`` of the attention is
+    ``block.attn``, with its projections, so that files of the plain network fill it: but it is another network from
+    the start, since a token attends to a window of the next frame and to nothing else.
 
     Args:
         stages: blocks with an attention ``attn`` by the stage whose keys of the section EMIM count, 3 or 4.
-        grid: see :class:`EmimBeside`.
+        grid: see :class:`EmimBeside`; in place there may be no tokens before it.
     """
+    if every < 1:
+        raise UserError(f"MODEL.ARGS: emim_in_place needs emim, one in so many blocks, found {every}")
     for stage, blocks in stages.items():
         for block in blocks[::every]:
             attention = getattr(block, "attn", None)
@@ -45,6 +71,13 @@ def add_emim(stages: dict[int, list[nn.Module]], every: int, cfg, grid: tuple[in
                 rule = "blocks with an attention attn of qkv and num_heads"
                 raise UserError(f"MODEL.ARGS: emim needs {rule}, {cfg.MODEL.MODEL_NAME} has {type(block).__name__}")
             emim = EmimAttention.from_config(cfg, stage, attention.qkv.in_features, attention.num_heads)
+            if in_place:
+                emim.qkv, emim.proj, block.attn = attention.qkv, attention.proj, emim
+                if grid is not None:
+                    hooks = OnGrid(grid)
+                    emim.register_forward_pre_hook(hooks.split, with_kwargs=True)
+                    emim.register_forward_hook(hooks.join)
+                continue
             nn.init.trunc_normal_(emim.qkv.weight, std=0.02)
             for x in (emim.qkv.bias, emim.proj.weight, emim.proj.bias):
                 nn.init.zeros_(x)

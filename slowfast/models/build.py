@@ -2,7 +2,8 @@
 
 import inspect
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
@@ -57,7 +58,44 @@ class Model(nn.Module):
 
     def forward_features(self, clips: torch.Tensor) -> torch.Tensor:
         """Return the map (B, C, T', H', W') whose mean the classifier sees, of clips (B, 3, T, H, W)."""
-        raise UserError(f"{type(self).__name__} has no features to give")
+        found: list[torch.Tensor] = []
+        with self.watch_map(found.append):
+            self(clips)
+        return self.as_map(found[0], len(clips))
+
+    def map_source(self) -> tuple[nn.Module, str]:
+        """Return a module and the name of a method that a forward pass calls for the last map, or for a list of maps.
+
+        Raises:
+            UserError: the classifier sees no map.
+        """
+        if hasattr(self, "forward_stages"):
+            return self, "forward_stages"
+        raise UserError(f"{type(self).__name__} has no features to give and no map to explain")
+
+    def as_map(self, x: torch.Tensor, num_clips: int) -> torch.Tensor:
+        """Return as map (B, C, T', H', W') what the method of :meth:`map_source` returned for so many clips (B)."""
+        return x
+
+    @contextmanager
+    def watch_map(self, watch: Callable[[torch.Tensor], object]) -> Iterator[None]:
+        """Call ``watch`` in a forward pass with the last map, as it is before :meth:`as_map` and what comes after."""
+        module, name = self.map_source()
+        method, was_called = getattr(module, name), False
+
+        def watched(*args: Any, **others: Any) -> Any:
+            nonlocal was_called
+            result, was_called = method(*args, **others), True
+            watch(result[-1] if isinstance(result, list) else result)
+            return result
+
+        setattr(module, name, watched)
+        try:
+            yield
+        finally:
+            delattr(module, name)
+        if not was_called:
+            raise UserError(f"{type(self).__name__} has no map to explain: its forward pass does not call {name}")
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """Return all parameters by depth, from stem to head; [] where SOLVER.LAYER_DECAY is not supported."""

@@ -37,15 +37,15 @@ that logits equal theirs and weight files of theirs load, in `MODEL.PRETRAINED`,
 
 | MODEL.MODEL_NAME | arguments | what it cannot |
 |---|---|---|
-| `torchvision/r3d_18`, `mc3_18`, `r2plus1d_18` | `layers`, `zero_init_residual` | recompute activations |
+| `torchvision/r3d_18`, `mc3_18`, `r2plus1d_18` | `layers`, `width`, `zero_init_residual` | recompute activations |
 | `torchvision/s3d` | `dropout` | recompute activations; fewer than 14 frames or 224 px |
 | `torchvision/mvit_v1_b`, `mvit_v2_s` | `width`, `depth`, `dropout`, `attention_dropout`, `stochastic_depth_prob` | \
 recompute activations; another side in test; give features (its classifier sees a token) |
 | `torchvision/swin3d_t`, `_s`, `_b` | `embed_dim`, `depths`, `num_heads`, `window_size`, `patch_size`, `mlp_ratio`, \
-`dropout`, `attention_dropout`, `stochastic_depth_prob`, `emim` | recompute activations |
+`dropout`, `attention_dropout`, `stochastic_depth_prob`, `emim`, `emim_in_place` | recompute activations |
 | `transformers/timesformer`, `videomae`, `vivit`, `vjepa2` | those of its configuration class | another side in test, \
 TimeSformer and V-JEPA 2 aside; give features, VideoMAE aside |
-| `timm/NAME` | those of its class, `shift` and `emim` | see motion but by these two; give \
+| `timm/NAME` | those of its class, `shift`, `emim` and `emim_in_place` | see motion but by these two; give \
 features, convolutional ones aside |
 
 `timm/NAME` is any image network of timm on every frame, the mean of whose logits is the clip's (TSN, arXiv 1608.00859).
@@ -57,7 +57,14 @@ names them.
 EMIM goes into other networks as a block beside their attention, with `MODEL.ARGS.emim` 1 for every block and 2 for
 every other one: in `torchvision/swin3d_*` in stages 3 and 4, whose windows `EMIM.WINDOW` has; in vision transformers of
 timm (`timm/vit_small_patch16_224`) between neighbouring frames, with the first of them. Its projection starts at zero,
-so that before the first step the network is the plain one to the last bit, and files of the plain one fill it.
+so that before the first step the network is the plain one to the last bit, and files of the plain one fill it. With
+`MODEL.ARGS.emim_in_place True` it takes the place of their attention and its projections, which files of the plain
+network fill, as in EMIM's own UniFormer. That is another network from the start: a token attends to a window of the next
+frame instead of its own frame or 3-D window, so that only a block beside can begin as the plain one. A class token has no
+place in the grid: vision transformers need `class_token False` and `global_pool avg` for it.
+
+Every model has GFLOPs, layer-wise learning rates and exports to `safetensors`, `hf-folder`, `pt2` and `onnx`; where a
+network cannot be traced, `tools/export.py` says so and writes nothing. Grad-CAM needs features to give, see above.
 """
 
 

@@ -26,7 +26,8 @@ class Timm(Wrapped):
 
     ``MODEL.ARGS`` are those of its class, and ``shift``: the share of the channels, 8 for an eighth, that a residual
     branch sees of the next frame, and as many of the frame before; and ``emim``: EMIM between neighbouring frames,
-    with the first of EMIM.WINDOW, beside the attention of one in so many blocks of a vision transformer. 0 is none.
+    with the first of EMIM.WINDOW, beside the attention of one in so many blocks of a vision transformer, or with
+    ``emim_in_place`` in place of it. 0 is none.
     """
 
     LIBRARY = "timm"
@@ -48,14 +49,17 @@ class Timm(Wrapped):
         sizes = {"num_classes": cfg.MODEL.NUM_CLASSES}
         sizes |= {"img_size": cfg.DATA.TRAIN_CROP_SIZE} if "img_size" in spelled else {}
 
-        def make(shift: int = 0, emim: int = 0, **others: Any) -> nn.Module:
+        def make(shift: int = 0, emim: int = 0, emim_in_place: bool = False, **others: Any) -> nn.Module:
             model = timm.create_model(name, **others)
-            if emim:
+            if emim_in_place and getattr(model, "num_prefix_tokens", 0):
+                rule = "a network without class token (class_token False, global_pool avg)"
+                raise UserError(f"MODEL.ARGS: emim_in_place needs {rule}, for that has no place in the grid")
+            if emim or emim_in_place:
                 grid = getattr(getattr(model, "patch_embed", None), "grid_size", (0, 0))
                 blocks = [*getattr(model, "blocks", [model])]
                 # The class token no longer sees what the last block adds to the others.
                 blocks = blocks[:-1] if getattr(model, "global_pool", "") == "token" else blocks
-                add_emim({3: blocks}, emim, cfg, (cfg.DATA.NUM_FRAMES, *grid))
+                add_emim({3: blocks}, emim, cfg, (cfg.DATA.NUM_FRAMES, *grid), emim_in_place)
             if shift:
                 _shift_channels(model, cfg.DATA.NUM_FRAMES, shift)
             return model
@@ -67,13 +71,15 @@ class Timm(Wrapped):
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         logits = self.model(clips.transpose(1, 2).flatten(0, 1))  # (B T, K)
-        return logits.unflatten(0, (len(clips), -1)).mean(1)
+        return logits.view(clips.shape[0], clips.shape[2], logits.shape[1]).mean(1)
 
-    def forward_features(self, clips: torch.Tensor) -> torch.Tensor:
-        maps = self.model.forward_features(clips.transpose(1, 2).flatten(0, 1))
-        if maps.dim() != 4 or maps.shape[1] != self.model.num_features:  # tokens, or channels last
-            return super().forward_features(clips)
-        return maps.unflatten(0, (len(clips), -1)).transpose(1, 2)
+    def map_source(self) -> tuple[nn.Module, str]:
+        return self.model, "forward_features"
+
+    def as_map(self, x: torch.Tensor, num_clips: int) -> torch.Tensor:
+        if x.dim() != 4 or x.shape[1] != self.model.num_features:  # tokens, or channels last
+            super().map_source()
+        return x.unflatten(0, (num_clips, -1)).transpose(1, 2)  # of (B T, C, H', W')
 
     def position_grids(self, name: str) -> list[tuple[int, ...]]:
         return [tuple(self.model.patch_embed.grid_size)] if name == "model.pos_embed" else []

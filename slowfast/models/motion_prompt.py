@@ -43,21 +43,25 @@ class MotionPrompt(nn.Module):
     def shift(self) -> torch.Tensor:
         return GAMMA * self.n.tanh()
 
-    def attention(self, clips: torch.Tensor) -> torch.Tensor:
-        """Return A (B, T, H, W), at least float32, of normalised RGB clips (B, 3, T + 1, H, W)."""
+    def differences(self, clips: torch.Tensor) -> torch.Tensor:
+        """Return D (B, T, H, W), at least float32, of normalised RGB clips (B, 3, T + 1, H, W)."""
         if clips.shape[2] < 2:
             raise UserError(f"motion prompts need 2 frames or more (VMP.ENABLE), found clips {tuple(clips.shape)}")
         # In half precision the differences of neighbouring frames, and the slope times them, would be lost.
         x = clips.float() if clips.dtype in (torch.float16, torch.bfloat16) else clips
         grey = sum(weight * x[:, channel] for channel, weight in enumerate(self.weights))  # (B, T + 1, H, W)
-        return (self.slope * (grey.diff(dim=1) - self.shift)).sigmoid()
+        return grey.diff(dim=1)
+
+    def attention(self, differences: torch.Tensor) -> torch.Tensor:
+        """Return A of differences D, of any shape."""
+        return (self.slope * (differences - self.shift)).sigmoid()
 
     def forward(self, clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the prompts (B, 3, T, H, W) of clips (B, 3, T + 1, H, W), and the variation of A over time.
 
         The variation is the mean squared difference of successive maps, a mean over B, T - 1, H and W; 0 where T is 1.
         """
-        attention = self.attention(clips)
+        attention = self.attention(self.differences(clips))
         variation = attention.diff(dim=1).square().mean() if attention.shape[1] > 1 else attention.new_zeros(())
         later = clips[:, :, 1:]
         return (attention[:, None] * later).to(clips.dtype), variation

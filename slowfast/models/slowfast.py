@@ -207,6 +207,9 @@ class SlowFast(ResidualNet):
         count = num_frames // self.alpha
         return [index * (num_frames - 1) // max(count - 1, 1) for index in range(count)]
 
+    def map_source(self) -> tuple[nn.Module, str]:
+        return self, "forward_features"
+
     def forward_features(self, clips: torch.Tensor) -> torch.Tensor:
         slow, fast = clips[:, :, self.slow_frames(clips.shape[2])], clips
         for block in self.blocks[:5]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from slowfast.models.attention import AttentionFactory, MotionMlp, build_attention
-from slowfast.models.build import MODEL_REGISTRY, Model
+from slowfast.models.build import MODEL_REGISTRY, Model, construct
 from slowfast.models.layers import BATCH_NORM, AttentionBlock, ConvBlock, PatchEmbed, checkpointed
 from slowfast.utils.errors import UserError
 
@@ -21,10 +21,11 @@ class Uniformer(Model):
     ``attention`` has for stages 3 and 4 the attention of their blocks, repeated over the stage's depth from its first
     block on: ``[[emim, joint], [emim, joint]]`` is EMIM's E-O pattern (arXiv 2510.18705, Table 8). Stochastic depth
     grows linearly from 0 to ``drop_path_rate``; the first ``checkpoint_num`` blocks per stage recompute their
-    activations in the backward pass. All other arguments are the keys of the section UNIFORMER.
+    activations in the backward pass. ``stem_stride`` (4 px, or 2 for maps of twice the side) is given by MODEL.ARGS;
+    all other arguments are the keys of the section UNIFORMER.
     """
 
-    SECTIONS = ("UNIFORMER", "EMIM")
+    SECTIONS = ("UNIFORMER", "EMIM", "MODEL.ARGS")
     TRAINING_ONLY = ("UNIFORMER.DROP_DEPTH_RATE", "UNIFORMER.INIT_STD", "EMIM.ZERO_INIT_MOTION", "EMIM.BACKEND")
     TINY: ClassVar[dict[str, Any]] = {
         "UNIFORMER.EMBED_DIM": [16, 16, 32, 32],
@@ -48,8 +49,11 @@ class Uniformer(Model):
         temporal_downsample: bool = False,
         checkpoint_num: Sequence[int] = (0, 0, 0, 0),
         init_std: float = 0.02,
+        stem_stride: int = 4,
     ) -> None:
         super().__init__()
+        if stem_stride not in (2, 4):
+            raise UserError(f"MODEL.ARGS.stem_stride is {stem_stride!r}; allowed: 4, as published, or 2 (px)")
         for dim in embed_dim[2:]:
             if dim % head_dim:
                 raise UserError(f"UNIFORMER.EMBED_DIM {dim} is not a multiple of UNIFORMER.HEAD_DIM {head_dim}")
@@ -58,8 +62,9 @@ class Uniformer(Model):
         self.checkpoint_num = tuple(checkpoint_num)
 
         axes = self.axes
-        stem_stride = (2 if temporal_downsample else 1, 4, 4)
-        self.patch_embed1 = PatchEmbed(3, embed_dim[0], (3, 4, 4), stem_stride, padding=(1, 0, 0), axes=axes)
+        self.min_side = 8 * stem_stride  # px: that of a token of stage 4
+        strides, padding = (2 if temporal_downsample else 1, stem_stride, stem_stride), (4 - stem_stride) // 2
+        self.patch_embed1 = PatchEmbed(3, embed_dim[0], (3, 4, 4), strides, (1, padding, padding), axes)
         self.patch_embed2 = PatchEmbed(embed_dim[0], embed_dim[1], (1, 2, 2), (1, 2, 2), axes=axes)
         self.patch_embed3 = PatchEmbed(embed_dim[1], embed_dim[2], (1, 2, 2), (1, 2, 2), axes=axes)
         self.patch_embed4 = PatchEmbed(embed_dim[2], embed_dim[3], (1, 2, 2), (1, 2, 2), axes=axes)
@@ -87,7 +92,9 @@ class Uniformer(Model):
 
     @classmethod
     def from_config(cls, cfg) -> "Uniformer":
-        return cls(
+        return construct(
+            cls,
+            cfg,
             num_classes=cfg.MODEL.NUM_CLASSES,
             embed_dim=cfg.UNIFORMER.EMBED_DIM,
             depth=cfg.UNIFORMER.DEPTH,
@@ -109,8 +116,8 @@ class Uniformer(Model):
         """Return the maps after stages 1 to 4, (B, C_i, T', H_i, W_i) each, of clips (B, 3, T, H, W)."""
         maps = []
         x = self.to_map(clips)
-        if min(x.shape[-2:]) < 32:  # px: the side of a token of stage 4
-            rule = "at least 32 px high and wide (DATA.TRAIN_CROP_SIZE, DATA.TEST_CROP_SIZE)"
+        if min(x.shape[-2:]) < self.min_side:
+            rule = f"at least {self.min_side} px high and wide (DATA.TRAIN_CROP_SIZE, DATA.TEST_CROP_SIZE)"
             raise UserError(f"clips must be {rule}, found {x.shape[-2]} x {x.shape[-1]}")
         for stage in range(1, 5):
             x = getattr(self, f"patch_embed{stage}")(x)

@@ -102,20 +102,8 @@ class Wrapped(Model):
         """Return logits (B, K) of clips (B, 3, T, H, W)."""
         return self.model(clips)
 
-    def forward_features(self, clips: torch.Tensor) -> torch.Tensor:
-        if not self.map_path:
-            return super().forward_features(clips)
-        found: list[torch.Tensor] = []
-        hook = self.model.get_submodule(self.map_path).register_forward_hook(lambda *args: found.append(args[-1]))
-        try:
-            self(clips)
-        finally:
-            hook.remove()
-        return self.to_map(found[0])
-
-    def to_map(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the output of the module at ``map_path`` as (B, C, T', H', W')."""
-        return x
+    def map_source(self) -> tuple[nn.Module, str]:
+        return (self.model.get_submodule(self.map_path), "forward") if self.map_path else super().map_source()
 
     def recompute(self, cfg) -> None:
         """Recompute the activations of all blocks in the backward pass, where the library can."""
@@ -144,8 +132,9 @@ class Wrapped(Model):
 class Torchvision(Wrapped):
     """Video networks of torchvision.
 
-    ``MODEL.ARGS`` are those of their classes, for MViT also width and depth, for Swin ``emim``: EMIM beside the
-    attention of one in so many blocks of stages 3 and 4, 0 for none.
+    ``MODEL.ARGS`` are those of their classes, for ResNets also width, for MViT width and depth, for Swin ``emim``: EMIM
+    beside the attention of one in so many blocks of stages 3 and 4, 0 for none, or with ``emim_in_place`` in place of
+    it.
     """
 
     LIBRARY, NETWORKS = "torchvision", TORCHVISION
@@ -163,13 +152,14 @@ class Torchvision(Wrapped):
             sizes |= {"spatial_size": side, "temporal_size": cfg.DATA.NUM_FRAMES}
         make = _torchvision(name)
         known = {*inspect.signature(make).parameters, *(("dropout", "attention_dropout") if "mvit" in name else ())}
-        known |= {"emim"} if "swin" in name else set()
+        swin, resnet = {"emim", "emim_in_place"}, {"layers", "zero_init_residual"}
+        known |= swin if "swin" in name else resnet if name.endswith("_18") else set()
 
         def make_with_emim(**args: Any) -> nn.Module:
-            every = args.pop("emim", 0)
+            every, in_place = args.pop("emim", 0), args.pop("emim_in_place", False)
             model = make(**args)
-            if every:
-                add_emim({3: model.features[4], 4: model.features[6]}, every, cfg)
+            if every or in_place:
+                add_emim({3: model.features[4], 4: model.features[6]}, every, cfg, in_place=in_place)
             return model
 
         model = construct(make_with_emim, cfg, known, **sizes)
@@ -183,7 +173,7 @@ class Torchvision(Wrapped):
             return [tuple(module.spatial_size)]
         return [(len(self.get_parameter(name)),)] if re.search(r"\.(temporal_pos|rel_pos_[htw])$", name) else []
 
-    def to_map(self, x: torch.Tensor) -> torch.Tensor:
+    def as_map(self, x: torch.Tensor, num_clips: int) -> torch.Tensor:
         return x.movedim(-1, 1) if self.map_path == "norm" else x  # Swin has channels last
 
 
@@ -207,7 +197,33 @@ def _torchvision(name: str) -> Callable[..., nn.Module]:
         "r2plus1d_18": [resnet.Conv2Plus1D] * 4,
     }
     stem = resnet.R2Plus1dStem if name == "r2plus1d_18" else resnet.BasicStem
-    return partial(resnet.VideoResNet, resnet.BasicBlock, convs[name], stem=stem, layers=[2, 2, 2, 2])
+    return partial(_video_resnet, convs[name], stem)
+
+
+def _video_resnet(
+    conv_makers: list, make_stem: Callable[[], nn.Sequential], num_classes: int, width: int = 64, **others: Any
+) -> nn.Module:
+    """Return a ResNet of 3-D convolutions (arXiv 1711.11248) with ``width`` channels in its first stage."""
+    from torchvision.models.video.resnet import BasicBlock, VideoResNet
+
+    class Narrow(VideoResNet):
+        def _make_layer(self, block, conv_builder, planes: int, *args: Any, **kwargs: Any) -> nn.Sequential:
+            self.inplanes = width if planes == 64 else self.inplanes
+            return super()._make_layer(block, conv_builder, planes * width // 64, *args, **kwargs)
+
+    def narrow_stem() -> nn.Sequential:
+        stem = make_stem()  # ends with a convolution to 64 channels, a norm and an activation
+        last = stem[-3]
+        stem[-3] = nn.Conv3d(last.in_channels, width, last.kernel_size, last.stride, last.padding, bias=False)
+        stem[-2] = nn.BatchNorm3d(width)
+        return stem
+
+    arguments = {"num_classes": num_classes, "layers": [2, 2, 2, 2], **others}
+    if width == 64:
+        return VideoResNet(BasicBlock, conv_makers, stem=make_stem, **arguments)
+    model = Narrow(BasicBlock, conv_makers, stem=narrow_stem, **arguments)
+    model.fc = nn.Linear(8 * width, num_classes)
+    return model
 
 
 def _mvit_v1(width: int = 96, depth: tuple = (1, 2, 11, 2), stochastic_depth_prob: float = 0.2, **others) -> nn.Module:
@@ -286,15 +302,16 @@ class Transformers(Wrapped):
         model = getattr(transformers, f"{prefix}ForVideoClassification")(config)
         if name == "vjepa2":
             model.vjepa2.predictor = nn.Identity()  # of the pre-training, never called
-        map_path = "videomae" if name == "videomae" and config.use_mean_pooling else ""
+        has_map = name == "videomae" and config.use_mean_pooling
+        map_path = f"videomae.encoder.layer.{config.num_hidden_layers - 1}" if has_map else ""
         return cls(model, argument, preferred_data(*data), map_path)
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         return self.model(**{self.argument: clips.transpose(1, 2)}).logits
 
-    def to_map(self, x) -> torch.Tensor:
+    def as_map(self, x: torch.Tensor, num_clips: int) -> torch.Tensor:
         side = self.model.config.image_size // self.model.config.patch_size
-        return x.last_hidden_state.mT.unflatten(2, (-1, side, side))  # of tokens (B, T' H' W', C)
+        return x.mT.unflatten(2, (-1, side, side))  # of tokens (B, T' H' W', C)
 
     def position_grids(self, name: str) -> list[tuple[int, ...]]:
         config = self.model.config

@@ -1,5 +1,6 @@
 """Clips on disk: what folders of frames and videos hold, and videos to folders of JPEG frames."""
 
+import math
 import os
 import re
 import shutil
@@ -78,10 +79,16 @@ def inspect_video(path: str) -> Clip:
 
 
 def extract_all(
-    paths: Mapping[str, str], out: Path, workers: int, short_side: int = 0, quality: int = 95
+    paths: Mapping[str, str],
+    out: Path,
+    workers: int,
+    short_side: int = 0,
+    quality: int = 95,
+    parts: Mapping[str, tuple[str, int, int]] | None = None,
 ) -> dict[str, Clip]:
     """Extract the videos ``paths`` (by id) to ``out/frames/<id>/00001.jpg``, ... and return these folders.
 
+    Where clips are ``parts`` of videos (by id: any name of the video, first and last frame), a video is read once.
     A folder gets its name when all of its frames are written, so that an interrupted extraction goes on where it
     stopped. ``frames/extraction.json`` keeps the settings: the short side of the frames (px; 0 keeps their size) and
     the JPEG quality.
@@ -90,30 +97,74 @@ def extract_all(
     with claimed(frames / SETTINGS_FILE, settings):
         for leftover in frames.glob(".*.tmp"):
             shutil.rmtree(leftover)
-        items = {clip_id: (path, frames / clip_id) for clip_id, path in paths.items()}
-        return inspect_all(partial(extract_video, **settings), items, workers)
+        clips: dict[str, dict[str, tuple[Path, float, float]]] = {}  # by path and id
+        for clip_id, path in paths.items():
+            first, last = parts[clip_id][1:] if parts else (0, math.inf)
+            clips.setdefault(path, {})[clip_id] = (frames / clip_id, first, last)
+        items = {path: (path, [*of_video.values()]) for path, of_video in clips.items()}
+        results = inspect_all(partial(extract_video, **settings), items, workers)
+        found: dict[str, Clip] = {}
+        for path, of_video in clips.items():
+            result = results[path]  # of all, where the process died
+            found |= dict.fromkeys(of_video, result) if isinstance(result, str) else dict(zip(of_video, result))
+        return found
 
 
-def extract_video(item: tuple[str, Path], short_side: int = 0, quality: int = 95) -> Clip:
-    """Extract a video to a folder, unless it holds the frames already; one that cannot be decoded leaves nothing."""
-    path, folder = item
-    if folder.is_dir():
-        clip = inspect_folder(str(folder))
-        if not isinstance(clip, str):
-            return clip
-        shutil.rmtree(folder)
+def extract_video(
+    item: tuple[str, list[tuple[Path, float, float]]], short_side: int = 0, quality: int = 95
+) -> list[Clip]:
+    """Extract parts of a video, in one pass, to a folder each that does not hold their frames already.
+
+    A part that cannot be decoded leaves nothing.
+
+    Args:
+        item: path, and of each part the folder, the first and the last frame, counted from 0; a video may end before.
+        short_side: of the frames, px; 0 keeps their size.
+        quality: of the JPEG files.
+    """
+    path, parts = item
+    clips = [_extracted(folder) for folder, _, _ in parts]
+    waiting = {number: part for number, part in enumerate(parts) if clips[number] == ""}
+    if not waiting:
+        return clips
+    counts = dict.fromkeys(waiting, 0)
     # With the number of the process: one of a command that was killed may still be at work for a moment.
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    temporary.mkdir()
+    made = {number: folder.with_name(f".{folder.name}.{os.getpid()}.tmp") for number, (folder, _, _) in waiting.items()}
+
+    def finish(number: int) -> None:
+        folder, _, _ = waiting.pop(number)
+        os.replace(made[number], folder)
+        clips[number] = str(folder), counts[number]
+
+    index, reason = -1, ""
     try:
         with open_video(path) as reader:
-            for number, frame in enumerate(reader.iterate(), 1):
-                _write_jpeg(temporary / IMAGE_NAME.format(number), frame, short_side, quality)
+            for index, frame in enumerate(reader.iterate()):
+                for number in [number for number, (_, first, _) in waiting.items() if first <= index]:
+                    counts[number] += 1
+                    made[number].mkdir(exist_ok=True)
+                    _write_jpeg(made[number] / IMAGE_NAME.format(counts[number]), frame, short_side, quality)
+                    if index == waiting[number][2]:
+                        finish(number)
+                if not waiting:
+                    break
     except DecodeError as error:
-        shutil.rmtree(temporary)
-        return str(error)
-    os.replace(temporary, folder)
-    return str(folder), number
+        reason = str(error)
+    for number, (_, first, _) in [*waiting.items()]:
+        if reason or not counts[number]:
+            clips[number] = reason or f"{path} has {index + 1} frames, the clip begins at frame {first}"
+            shutil.rmtree(made[number], ignore_errors=True)
+        else:
+            finish(number)
+    return clips
+
+
+def _extracted(folder: Path) -> Clip:
+    """Return the clip of a folder that holds its frames, else "", and no folder."""
+    clip: Clip = inspect_folder(str(folder)) if folder.is_dir() else ""
+    if isinstance(clip, str) and clip:
+        shutil.rmtree(folder)
+    return "" if isinstance(clip, str) else clip
 
 
 def _write_jpeg(path: Path, frame: np.ndarray, short_side: int, quality: int) -> None:

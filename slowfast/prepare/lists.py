@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import itertools
 import json
 import logging
 import os
@@ -29,15 +30,23 @@ class Annotation:
     usual_frames: tuple[float, float] = (0, float("inf"))  # of the shortest and the longest clip
     is_folders: bool = False  # of frames, not videos
     least_frames: dict[str, int] = field(default_factory=dict)  # of single clips, where it is known
+    test: dict[str, int] = field(default_factory=dict)  # where it is a split of its own
+    # Where clips are parts of videos: id of the video, first and last frame, counted from 0, by id of the clip.
+    parts: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+
+    @property
+    def splits(self) -> dict[str, dict[str, int]]:
+        """The labels by clip id of each split."""
+        return {"train": self.train, "val": self.val} | ({"test": self.test} if self.test else {})
 
 
 def prepare(
     annotation: Annotation, media: str, out: str, workers: int = 1, extraction: dict[str, int] | None = None
 ) -> int:
-    """Look at every clip on disk, write the lists of both splits, and return the number of clips left out.
+    """Look at every clip on disk, write the lists of all splits, and return the number of clips left out.
 
-    Lists of frame folders are ``train.txt`` and ``val.txt`` with lines ``folder num_frames label``, lists of videos
-    ``train.csv`` and ``val.csv`` with lines ``path,label``. Paths are relative to ``out`` if the media lie inside it.
+    Lists of frame folders are ``train.txt``, ... with lines ``folder num_frames label``, lists of videos
+    ``train.csv``, ... with lines ``path,label``. Paths are relative to ``out`` if the media lie inside it.
     ``prepare_report.csv`` has a line ``split,id,reason`` for every clip that is left out or unusual. After an error the
     files of an earlier run are still there. With ``extraction``, its settings, the lists name extracted frames.
     """
@@ -45,24 +54,20 @@ def prepare(
     root, folder = Path(os.path.abspath(out)), Path(os.path.abspath(media))
     if not folder.is_dir():
         raise UserError(f"{folder} (--frames, --videos) is not an existing folder")
-    if shared := annotation.train.keys() & annotation.val.keys():  # they would be validated on what was trained
-        raise UserError(f"{len(shared)} ids are in both train and val, such as {min(shared)} (--annotations)")
+    for first, second in itertools.combinations(annotation.splits, 2):
+        if shared := annotation.splits[first].keys() & annotation.splits[second].keys():  # tested on what was trained
+            raise UserError(
+                f"{len(shared)} ids are in both {first} and {second}, such as {min(shared)} (--annotations)"
+            )
     make_folder(root)  # before the long part, which a refused folder would waste
     clips = _inspect(annotation, folder, root, workers, extraction)
-    splits, lists, report = {"train": annotation.train, "val": annotation.val}, {}, []
+    splits, lists, report = annotation.splits, {}, []
     for split, labels in splits.items():
         lists[split], remarks = _list_split(annotation, labels, clips, root)
         if not lists[split]:
             raise UserError(f"none of the {len(labels)} {split} clips can be used; {': '.join(remarks[0])}")
         report += [(split, *remark) for remark in remarks]
-    with replacing(root / "prepare_report.csv") as file:
-        csv.writer(file, lineterminator="\n").writerows([("split", "id", "reason"), *report])
-    with replacing(root / "classes.txt") as file:
-        file.writelines(f"{name}\n" for name in annotation.class_names)
-    for split, rows in lists.items():
-        _write_list(root / split, rows, of_frames=annotation.is_folders or extraction is not None)
-    if report:
-        logger.info("%s/prepare_report.csv names %d clips that are left out or look unusual", root, len(report))
+    write_lists(root, lists, annotation.class_names, report, annotation.is_folders or extraction is not None)
     left_out = {split: len(labels) - len(lists[split]) for split, labels in splits.items()}
     counts = "; ".join(f"{split} {len(rows)} written, {left_out[split]} left out" for split, rows in lists.items())
     logger.info("%s: %s, %d classes", out, counts, len(annotation.class_names))
@@ -72,14 +77,16 @@ def prepare(
 def _inspect(
     annotation: Annotation, folder: Path, root: Path, workers: int, extraction: dict[str, int] | None
 ) -> dict[str, Clip]:
-    clip_ids = [*annotation.train, *annotation.val]
+    clip_ids = [clip_id for labels in annotation.splits.values() for clip_id in labels]
     if annotation.is_folders:
         folders = {clip_id: str(folder / clip_id) for clip_id in clip_ids}
         return extract.inspect_all(extract.inspect_folder, folders, workers)
-    found = extract.find_videos(folder, clip_ids)
+    videos = {clip_id: annotation.parts[clip_id][0] if annotation.parts else clip_id for clip_id in clip_ids}
+    of_videos = extract.find_videos(folder, videos.values())
+    found = {clip_id: of_videos[video] for clip_id, video in videos.items()}
     paths = {clip_id: files[0] for clip_id, files in found.items() if len(files) == 1}
     if extraction:
-        clips = extract.extract_all(paths, root, workers, **extraction)
+        clips = extract.extract_all(paths, root, workers, parts=annotation.parts, **extraction)
     else:
         clips = extract.inspect_all(extract.inspect_video, paths, workers)
     for clip_id in found.keys() - paths.keys():
@@ -98,15 +105,39 @@ def _list_split(
         if isinstance(clip := clips[clip_id], str):
             report.append((clip_id, f"left out: {clip}"))
             continue
-        path, num_frames = Path(clip[0]), clip[1]
-        path = (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
-        if not path.isprintable() or path.startswith(" "):  # readers of lists strip and split lines
-            raise UserError(f"lists cannot hold {path!r}: a leading space, line breaks, tabs or undecodable bytes")
-        rows.append((path, num_frames, label))
+        num_frames = clip[1]
+        rows.append((listed_path(clip[0], root), num_frames, label))
         least = annotation.least_frames.get(clip_id, low)
         if not least <= num_frames <= high:
             report.append((clip_id, f"kept: {num_frames} frames, expected {least} to {high}"))
     return rows, report
+
+
+def listed_path(path: str, root: Path) -> str:
+    """Return a path as the lists in ``root`` have it, relative if it lies inside."""
+    listed = (Path(path).relative_to(root) if Path(path).is_relative_to(root) else Path(path)).as_posix()
+    if not listed.isprintable() or listed.startswith(" "):  # readers of lists strip and split lines
+        raise UserError(f"lists cannot hold {listed!r}: a leading space, line breaks, tabs or undecodable bytes")
+    return listed
+
+
+def write_lists(
+    root: Path,
+    lists: dict[str, list[tuple[str, int, int]]],
+    class_names: list[str],
+    report: list[tuple[str, str, str]],
+    of_frames: bool,
+) -> None:
+    """Write the lists, rows (path, frames, label) by name without ending, class names and the report on clips."""
+    with replacing(root / "prepare_report.csv") as file:
+        csv.writer(file, lineterminator="\n").writerows([("split", "id", "reason"), *report])
+    with replacing(root / "classes.txt") as file:
+        file.writelines(f"{name}\n" for name in class_names)
+    for name, rows in lists.items():
+        make_folder((root / name).parent)
+        _write_list(root / name, rows, of_frames)
+    if report:
+        logger.info("%s/prepare_report.csv names %d clips that are left out or look unusual", root, len(report))
 
 
 def _write_list(path: Path, rows: list[tuple[str, int, int]], of_frames: bool) -> None:

@@ -1,17 +1,25 @@
 """Video Motion Prompts against values of the released module, and in front of every backbone."""
 
 import copy
+import multiprocessing
+import os
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers_engine import state
+import torch._dynamo  # which wrappers of several processes import: here once, not in every process
+from helpers_engine import free_port, state
 from helpers_models import awake, make_cfg, tiny_cfg, tiny_model
+from torch.nn.parallel import DistributedDataParallel
 
 from slowfast.datasets.sampling import DenseSampler
-from slowfast.models import MODEL_REGISTRY, build_model
+from slowfast.engine.train import accumulate_gradients
+from slowfast.models import MODEL_REGISTRY, Model, build_model
 from slowfast.models.complexity import count_gmacs
 from slowfast.models.motion_prompt import MotionPrompt, Prompted
 from slowfast.models.pretrained import load_pretrained
+from slowfast.utils.distributed import process_group
 from slowfast.utils.errors import UserError
 
 STD = (0.225,) * 3
@@ -140,6 +148,53 @@ def test_a_run_with_prompts(run, tmp_path):
     )
     refused = run("VMP.ENABLE", True, "OUTPUT_DIR", tmp_path / "new")
     assert refused.status == 2 and "AUG.RE_MODE is pixel with VMP.ENABLE" in refused.err
+
+
+class Means(Model):
+    """A classifier of mean colours: a clip's gradient is its own, without batch norms."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(3, 4)
+
+    def forward(self, clips):
+        return self.head(clips.mean((2, 3, 4)))
+
+
+def gradients(rank, world_size, port, path):
+    """Save the penalty and the gradients of a step over this process's share of eight clips."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    clips, targets = torch.randn(8, 3, 5, 6, 7).double().chunk(world_size)[rank], torch.eye(4).repeat(2, 1).double()
+    with process_group("cpu"):
+        model = Prompted(set_exactly(MotionPrompt(STD)), Means(), 2.0).double()
+        wrapped = DistributedDataParallel(model) if world_size > 1 else model
+        taken = SimpleNamespace(model=wrapped, plain_model=model, scaler=torch.amp.GradScaler("cpu", enabled=False))
+        plan = SimpleNamespace(micro_batch=0, clips_per_step=len(clips), autocast=nullcontext)
+        plan.loss = torch.nn.CrossEntropyLoss(reduction="sum")
+        accumulate_gradients(taken, clips, targets.chunk(world_size)[rank], plan, 1.0)
+        penalty = model.penalty.detach()
+        if world_size > 1:
+            torch.distributed.all_reduce(penalty)
+        torch.save([penalty / world_size, *(p.grad for p in model.parameters())], f"{path}{rank}")
+
+
+@pytest.mark.dist
+def test_two_processes_have_the_penalty_and_the_gradients_of_one(tmp_path):
+    fork, port = multiprocessing.get_context("fork"), free_port()
+    runs = [(rank, size, port, tmp_path / f"{size}_") for size in (1, 2) for rank in range(size)]
+    processes = [fork.Process(target=gradients, args=arguments) for arguments in runs]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    alone, first, second = (torch.load(tmp_path / name) for name in ("1_0", "2_0", "2_1"))
+    torch.testing.assert_close(first, alone, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    assert all(gradient.abs().max() > 1e-4 for gradient in alone[1:])
 
 
 def test_short_videos_are_stretched_where_asked():

@@ -55,6 +55,24 @@ GFLOPS = {
 }
 
 
+# Runs of other networks that their authors released: model, classes, frames, step, sides, videos of a step, rate, where
+# it starts and ends, epochs and those of the warm-up, weight decay, views.
+OTHERS = {
+    "slowfast_r50_4x16_k400": ("SlowFast", 400, 32, 2, 224, 256, 64, 0.1, 0.01, 0.0, 196, 34, 1e-4, 10, 3),
+    "slowfast_r50_8x8_k400": ("SlowFast", 400, 32, 2, 224, 256, 64, 0.1, 0.01, 0.0, 196, 34, 1e-4, 10, 3),
+    "x3d_s_k400": ("X3D", 400, 13, 6, 160, 182, 128, 0.1, 0.01, 0.0, 300, 35, 5e-5, 10, 3),
+    "x3d_m_k400": ("X3D", 400, 16, 5, 224, 256, 128, 0.1, 0.01, 0.0, 300, 35, 5e-5, 10, 3),
+    **dict.fromkeys(
+        ("timesformer_mpii_k600", "vmp_timesformer_mpii_k600"),
+        ("transformers/timesformer", 67, 8, 32, 224, 224, 64, 0.005, 1e-6, 5e-5, 25, 0, 1e-4, 1, 3),
+    ),
+    # Theirs are not known, or the data set was not one of theirs.
+    **dict.fromkeys(("vmp_timesformer_gym99_k600", "vmp_timesformer_hmdb51_k600")),
+    **dict.fromkeys(f"{name}_ssv1_in1k" for name in ("tsn_r50", "tsm_r50", "vmp_emim_s16")),
+    **dict.fromkeys(f"{name}_ssv1_k400" for name in ("swin3d_t", "mvit_v2_s", "slowfast_r50_8x8")),
+}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def in_the_repository():
     with pytest.MonkeyPatch.context() as patch:
@@ -93,6 +111,31 @@ def test_recipe_is_that_of_the_run(cfgs, name):
     assert (kind == "uniformer") == cfg.UNIFORMER.TEMPORAL_DOWNSAMPLE
 
 
+@pytest.mark.parametrize("name", [name for name, facts in OTHERS.items() if facts])
+def test_recipes_of_other_networks_are_those_of_the_runs(cfgs, name):
+    cfg = cfgs[name]
+    data, solver, test = cfg.DATA, cfg.SOLVER, cfg.TEST
+    assert OTHERS[name] == (
+        *(cfg.MODEL.MODEL_NAME, cfg.MODEL.NUM_CLASSES, data.NUM_FRAMES, data.SAMPLING_RATE),
+        *(data.TRAIN_CROP_SIZE, data.TEST_CROP_SIZE, cfg.TRAIN.BATCH_SIZE, solver.BASE_LR, solver.WARMUP_START_LR),
+        *(solver.COSINE_END_LR, solver.MAX_EPOCH, solver.WARMUP_EPOCHS, solver.WEIGHT_DECAY),
+        *(test.NUM_ENSEMBLE_VIEWS, test.NUM_SPATIAL_CROPS),
+    )
+    assert (solver.OPTIMIZING_METHOD, solver.MOMENTUM, solver.CLIP_GRADIENT) == ("sgd", 0.9, 0)
+    assert (cfg.AUG.AA_TYPE, cfg.AUG.NUM_SAMPLE, cfg.AUG.RE_PROB, cfg.MIXUP.ENABLE) == ("", 1, 0, False)
+    assert (cfg.MIXUP.LABEL_SMOOTH_VALUE, data.FRAME_SAMPLING, data.RANDOM_FLIP, cfg.RNG_SEED) == (0, "dense", True, 0)
+    assert name.startswith("vmp") == cfg.VMP.ENABLE and cfg.VMP.PENALTY == 0 and cfg.VMP.INIT == []
+
+
+def test_networks_on_something_something_have_the_recipe_of_emim(cfgs):
+    expected = flat_settings(cfgs["emim_s16_ssv1_in1k"])
+    own = ("MODEL.", "DATA.MEAN", "DATA.STD", "DATA.NUM_FRAMES", "OUTPUT_DIR", "VMP.ENABLE", "UNIFORMER.")
+    for name in [name for name in OTHERS if "_ssv1_" in name]:
+        found = flat_settings(cfgs[name])
+        changed = {key for key in found if found[key] != expected.get(key) and not key.startswith(own)}
+        assert changed == ({"AUG.RE_MODE"} if name.startswith("vmp") else set()), name
+
+
 def test_still_images_are_trained_in_the_way_of_deit(cfgs):
     for name in ("emim_s_in1k_image", "uniformer_s_in1k_image"):
         cfg = cfgs[name]
@@ -104,9 +147,9 @@ def test_still_images_are_trained_in_the_way_of_deit(cfgs):
 
 def test_every_experiment_is_in_a_table_and_starts_from_a_model_that_means_the_same(cfgs):
     experiments = {name for name in cfgs if not name.startswith("ablation/")}
-    assert experiments - {*RECIPES} == {"quickstart", ALIAS, "emim_s_in1k_image", "uniformer_s_in1k_image"}
+    assert experiments - {*RECIPES, *OTHERS} == {"quickstart", ALIAS, "emim_s_in1k_image", "uniformer_s_in1k_image"}
     links = [name for name, cfg in cfgs.items() if cfg.MODEL.PRETRAINED.startswith("exp/")]
-    assert len(links) == 14
+    assert len(links) == 15
     for name in links:
         cfg, earlier = cfgs[name], cfgs[cfgs[name].MODEL.PRETRAINED.removeprefix("exp/")]
         assert earlier.EMIM == cfg.EMIM and earlier.MODEL.NUM_CLASSES == 400, name
@@ -130,6 +173,7 @@ def test_costs_are_those_of_definitions_papers_and_page(cfgs, monkeypatch):
     ):
         cfg = load_cfg(f"exp/{name}/config.yaml", [*settings, "DATA.NUM_FRAMES", str(frames)])
         assert view_gflops(cfg, counted) == pytest.approx(exact, abs=0.03)
+    pytest.importorskip("transformers")
     page = tables.PAGE.read_text(encoding="utf-8")
     assert tables.make_page(page, counted) == page, "run python tools/list_experiments.py --write"
     monkeypatch.setattr(tables, "read_accuracies", lambda: {"gone": {}})
@@ -181,7 +225,7 @@ def test_scripts_hold_no_settings(cfgs):
     for script in ("run.sh", "test.sh"):
         found = {path.parent.name: path.read_text() for path in Path("exp").glob(f"*/{script}")}
         assert {name for name in cfgs if not name.startswith("ablation/")} <= {*found}
-        (text,) = {text for name, text in found.items() if name not in ("quickstart", "motion_benchmark")}
+        (text,) = {text for name, text in found.items() if name not in ("quickstart", "motion_benchmark", "filmed")}
         assert len(text.splitlines()) <= 4
 
 

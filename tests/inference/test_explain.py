@@ -8,14 +8,16 @@ import av
 import numpy as np
 import pytest
 import torch
+from helpers_models import awake, tiny_model
 from PIL import Image
 from torch import nn
 
 from slowfast import load_model, sample_video
-from slowfast.inference import evaluate
-from slowfast.inference.draw import visualize
+from slowfast.inference import draw, evaluate
+from slowfast.inference.draw import visualize, write_explanation
 from slowfast.inference.explain import class_maps, enlarge, motion_fields, read_affinities
-from slowfast.inference.model import VideoModel, create_model
+from slowfast.inference.model import VideoModel, architecture_cfg, create_model
+from slowfast.models import Model, build_model
 from slowfast.models.attention import EmimAttention
 from slowfast.ops.emim import EmimRules
 from slowfast.utils.errors import UserError
@@ -45,6 +47,23 @@ def test_maps_are_those_of_their_formulas(name, num_frames):
     torch.testing.assert_close(class_maps(network, clips, labels, "gradcam"), gradcam)
     assert enlarge(cam[0].numpy(), (num_frames, 64, 96)).shape == (num_frames, 64, 96)
     assert "forward_stages" not in vars(network)
+
+
+@pytest.mark.parametrize("name", ["SlowFast", "X3D", "Torchvision", "Timm"])
+def test_maps_of_other_networks(name):
+    torch.manual_seed(0)
+    network, clips, labels = awake(tiny_model(name)).eval(), torch.randn(2, 3, 4, 96, 96), torch.tensor([3, 0])
+    maps = class_maps(network, clips, labels, "gradcam")
+    assert maps.dim() == 4 and maps.isfinite().all() and (maps > 0).any()
+    with torch.no_grad():
+        assert maps.shape[1:] == network.forward_features(clips).shape[2:]
+    if name == "X3D":  # there is more than a mean between map and classifier
+        with pytest.raises(UserError, match="cam needs a linear classifier .* use gradcam"):
+            class_maps(network, clips, labels, "cam")
+    else:
+        cam = class_maps(network, clips, labels, "cam")
+        torch.testing.assert_close(maps, cam.relu() / cam[0].numel(), rtol=1e-4, atol=1e-7)
+    assert not {"forward", "forward_features", "forward_stages"} & {key for x in network.modules() for key in vars(x)}
 
 
 class Shifted(nn.Module):
@@ -137,6 +156,31 @@ def test_files_of_an_explanation(tmp_path, model):
     assert Image.open(io.BytesIO((tmp_path / "seen/sample.png").read_bytes())).width > 6 * 128
 
 
+def test_motion_prompts_are_shown(tmp_path):
+    tiny = {"UNIFORMER__EMBED_DIM": [8, 8, 16, 16], "UNIFORMER__DEPTH": [1, 1, 1, 1], "UNIFORMER__HEAD_DIM": 8}
+    on = {"VMP__ENABLE": True, "AUG__RE_PROB": 0.0, "VMP__INIT": [0.3, -0.2], "DATA__TEST_CROP_SIZE": 64}
+    cfg = architecture_cfg("emim_s", 5, 4, **tiny, **on)
+    model = VideoModel(build_model(cfg), cfg, None, "cpu")
+    explanation = model.explain(sample_video(), ["prompts"])
+    shown, frames = explanation.prompts, explanation.frames.astype(np.float32)
+    assert shown.frames.shape == (4, 64, 64, 3) and shown.difference.shape == shown.attention.shape == (4, 64, 64)
+    # The difference is that of grey frames, the attention the curve at it, and prompts are grey where it is 0.
+    grey = frames @ np.array([0.299, 0.587, 0.114]) / 255
+    np.testing.assert_allclose(shown.difference[1:], np.diff(grey, axis=0), atol=1e-5)
+    np.testing.assert_allclose(shown.attention, np.interp(shown.difference, *shown.curve), atol=2e-3)
+    prompts = 255 * 0.45 + shown.attention[..., None] * (frames - 255 * 0.45)
+    assert np.abs(shown.frames - prompts).max() < 0.51
+    assert (shown.slope, shown.shift) == pytest.approx((21.63652855, -0.11842519), rel=1e-5)
+    write_explanation(explanation, tmp_path / "seen")
+    page = (tmp_path / "seen.html").read_text()
+    assert page.count("<figure>") == 1 + 4 and "slope 21.6, shift -0.118, A(0) 0.928" in page
+    # Grey where nothing changes, red where it gets brighter, blue where it gets darker.
+    colours = draw._diverging(np.array([0.0, 0.2, -0.2]), 0.2).tolist()
+    assert colours == [[128, 128, 128], [255, 1, 1], [1, 1, 255]]
+    curve = draw.draw_curve(shown.curve, shown.difference[0], 160)
+    assert curve.shape == (160, 160, 3) and (curve[10, 120:] == 255).all() and (curve[159, :20] != 255).any()
+
+
 def test_report_of_an_evaluation(tmp_path):
     visualize("emim_tiny_motion", [sample_video()], ["cam"], None, "jet", str(tmp_path), 48, "cpu")
     report = json.loads((tmp_path / "evaluation.json").read_text())
@@ -144,7 +188,7 @@ def test_report_of_an_evaluation(tmp_path):
     assert {row["head"] for row in report["motion"] if row["network"] == "trained"} == {0, 1, 2, "all"}
 
 
-class Plain(nn.Module):
+class Plain(Model):
     def forward(self, clips):
         return clips.mean((2, 3, 4))
 
@@ -163,10 +207,18 @@ class Tiled(nn.Module):
     [
         (None, None, ["cam"], "moving upp", "no class 'moving upp' among the 12 .*near it: moving up"),
         (None, None, ["cam"], 12, "no class 12"),
-        (None, None, ["attention"], None, "no explanation 'attention'; allowed: cam, gradcam, motion"),
+        (None, None, ["attention"], None, "no explanation 'attention'; allowed: cam, gradcam, motion, prompts"),
         (None, "text.mp4", ["cam"], None, "text.mp4: "),
-        (Plain(), None, ["cam"], None, "Plain has no forward_stages"),
+        (Plain(), None, ["cam"], None, "Plain has no features to give and no map to explain"),
         (Plain(), None, ["motion"], None, "Plain has no EMIM block"),
+        (Plain(), None, ["prompts"], None, "Plain has no motion prompts to show: it was built with VMP.ENABLE False"),
+        (
+            tiny_model("Timm", MODEL__MODEL_NAME="timm/test_vit", MODEL__ARGS={}, DATA__TRAIN_CROP_SIZE=64),
+            None,
+            ["cam"],
+            0,
+            "Timm has no features to give and no map to explain",
+        ),
         (Tiled(), None, ["motion"], None, "sliding windows only .EMIM.SAMPLING is tiled"),
     ],
 )

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from helpers_engine import load_tool
+from helpers_models import awake, tiny_cfg
 
 import slowfast
 from slowfast.engine.checkpoint import load_model_state
@@ -114,6 +115,17 @@ def test_onnx_classifies_a_video_in_a_process_without_torch(source, tmp_path):
     assert shares == pytest.approx([100 * one["probability"] for one in wanted.top], abs=0.11)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "format"), [("X3D", "onnx"), ("Timm", "pt2")])
+def test_other_backbones_behind_motion_prompts_are_exported(name, format, tmp_path):
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    cfg = tiny_cfg(name, VMP__ENABLE=True, AUG__RE_PROB=0.0, DATA__TRAIN_CROP_SIZE=64, DATA__TEST_CROP_SIZE=64)
+    exporting.write_safetensors(VideoModel(awake(build_model(cfg)), cfg, None, "cpu"), tmp_path / "m.safetensors")
+    export(tmp_path / "m.safetensors", format, tmp_path / "out")  # compares logits in batches of 1, 2 and 5 clips
+    assert (tmp_path / "out" / f"model.{format}").is_file()
+
+
 def test_nothing_is_left_where_logits_differ(source, tmp_path, monkeypatch):
     other = architecture_cfg("emim_s", 7, 4, **SMALL)
 
@@ -130,6 +142,9 @@ def test_nothing_is_left_where_logits_differ(source, tmp_path, monkeypatch):
 
 
 def test_mistakes_are_named(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.export, "export", lambda *args, **others: [][0])
+    with pytest.raises(UserError, match=r"pt2: Uniformer cannot be exported \(IndexError: .*; nothing is in"):
+        exporting.export(str(source), "pt2", str(tmp_path), False)
     with pytest.raises(UserError, match="--half rounds the weights of safetensors and hf-folder"):
         exporting.export(str(source), "onnx", str(tmp_path), True)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

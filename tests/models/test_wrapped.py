@@ -7,6 +7,7 @@ from helpers_models import make_cfg, tiny_cfg
 
 from slowfast.inference.model import architecture_cfg
 from slowfast.models import MODEL_REGISTRY, build_model
+from slowfast.models.attention import EmimAttention
 from slowfast.models.complexity import count_gmacs, count_macs, count_parameters
 from slowfast.models.framewise import ChannelShift
 from slowfast.models.optimizer import weight_decay_groups
@@ -48,6 +49,15 @@ def test_results_are_those_of_torchvision(name):
     with torch.no_grad():
         assert torch.equal(ours.eval()(clips), theirs.eval()(clips))
     assert ours.head.weight.shape[0] == 5
+
+
+@pytest.mark.parametrize("name", ["r3d_18", "mc3_18", "r2plus1d_18"])
+def test_a_narrow_resnet_has_its_width_everywhere(name):
+    model = build(f"torchvision/{name}", side=32, MODEL__ARGS={"width": 8, "layers": [1, 1, 1, 1]})
+    stages = [model.model.get_submodule(f"layer{i}.0") for i in (1, 2, 3, 4)]
+    assert [stage.conv2[1].num_features for stage in stages] == [8, 16, 32, 64]
+    assert model.head.in_features == 64 and model.model.layer1[0].downsample is None
+    assert is_trained_whole(model, torch.randn(2, 3, 4, 32, 32))
 
 
 @pytest.mark.parametrize("name", ["r3d_18", "mvit_v2_s", "swin3d_t"])
@@ -192,6 +202,32 @@ def test_emim_beside_attention_starts_as_the_plain_network(name, tmp_path):
     assert not torch.allclose(model(clips), model(clips.flip(2)), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["torchvision/swin3d_t", "timm/test_vit"])
+def test_emim_in_place_of_attention_takes_its_projections(name, tmp_path):
+    args = dict(MODEL_REGISTRY.get("Torchvision").TINY["MODEL.ARGS"]) if "swin" in name else {}
+    args |= {"stochastic_depth_prob": 0.0} if "swin" in name else {"class_token": False, "global_pool": "avg"}
+    plain, clips = build(name, MODEL__ARGS=args), torch.randn(2, 3, 4, 64, 64)
+    settings = {"MODEL__ARGS": {**args, "emim": 1, "emim_in_place": True}, "EMIM__ZERO_INIT_MOTION": False}
+    model = build(name, **settings, EMIM__WINDOW=[3, 3])
+    torch.save(plain.model.state_dict(), tmp_path / "w.pth")
+    report = load_pretrained(model, str(tmp_path / "w.pth"))
+    assert all(key.rpartition("attn.")[2].startswith(("rpb", "motion_conv")) for key in report.missing)
+    replaced = [module for module in model.modules() if isinstance(module, EmimAttention)]
+    assert len(replaced) == (2 if "swin" in name else len(model.model.blocks))
+    assert is_trained_whole(model, clips) and count_macs(model, (3, 4, 64, 64)).by_kind["EMIM window products"] > 0
+    # What a frame's tokens become depends on the next frame, and in one block on no other.
+    seen = []
+    hook = replaced[0].register_forward_hook(lambda *args: seen.append(args[2]))
+    replaced[0]._forward_hooks.move_to_end(hook.id, last=False)  # before its result is flattened
+    model.eval()
+    with torch.no_grad():
+        for clip in (clips, torch.cat([clips[:, :, :2], torch.randn_like(clips[:, :, 2:])], dim=2)):
+            model(clip)
+    if "vit" in name:
+        same = [torch.equal(first, second) for first, second in zip(*(x.unbind(1) for x in seen))]
+        assert same == [True, False, False, False]
+
+
 def test_mistakes_are_named():
     pytest.importorskip("transformers")
     for name, settings, message in (
@@ -208,6 +244,8 @@ def test_mistakes_are_named():
         ("timm/test_resnet", {"MODEL__ARGS": {"shift": 8, "chanels": 1}}, "did you mean 'channels'"),
         ("torchvision/r3d_18", {"MODEL__ARGS": {"emim": 1}}, "takes no argument 'emim'; allowed: "),
         ("timm/test_resnet", {"MODEL__ARGS": {"emim": 1}}, "emim needs blocks with an attention attn .* has ResNet"),
+        ("timm/test_vit", {"MODEL__ARGS": {"emim": 1, "emim_in_place": True}}, "needs a network without class token"),
+        ("torchvision/swin3d_t", {"MODEL__ARGS": {"emim_in_place": True}}, "emim_in_place needs emim, .* found 0"),
         ("timm/test_mambaout", {"MODEL__ARGS": {"shift": 8}}, "shift needs residual blocks that begin with conv1 or"),
     ):
         with pytest.raises(UserError, match=message):

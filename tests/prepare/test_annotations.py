@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 import invented_releases
+import numpy as np
 import pytest
+from numbered_video import read_numbers, write_video
 from torchvision.models.video import R3D_18_Weights
 
-from slowfast.prepare import diving48, kinetics400, ssv1, ssv2
+from slowfast.datasets.decoder import FrameFolder
+from slowfast.prepare import diving48, finegym, hmdb51, kinetics400, mpii, ssv1, ssv2
 from slowfast.prepare.lists import prepare
 from slowfast.utils.errors import UserError
 
@@ -101,6 +104,95 @@ def test_dives_are_named_by_their_four_parts_and_keep_their_lengths(tmp_path):
     assert (annotation.train, annotation.least_frames["a_1"]) == ({"a_1": 1}, 9)
 
 
+def read_hmdb(folder, lines="b_1.avi 1\nb #2!.avi 2\nb_3.avi 0\n", count=51):
+    for number in range(count):
+        text = lines if number == 2 else f"{number}.avi 1\n"
+        (folder / f"class {number:02d}_test_split1.txt").write_text(text)
+    return hmdb51.read_annotation(folder, 1)
+
+
+GYM = "A0xAXXysHUo_E_002184_002237_A_0035_0036"
+
+
+def read_gym(folder, train=f"{GYM} 98\n", categories=""):
+    (folder / "gym99_train_element_v1.1.txt").write_text(train)
+    (folder / "gym99_val_element.txt").write_text(f"{GYM.replace('_0036', '_0037')} 0\n")
+    if categories:
+        (folder / "gym99_categories.txt").write_text(categories)
+    return finegym.read_annotation(folder, "gym99")
+
+
+SEGMENTS = [
+    ("s1-cam-002", 5, 9, "peelV"), ("s1-cam-002", 7, 7, "cutV"), ("s1-cam-001", 5, 9, "peelV"),
+    ("s1-cam-002", 1, 3, "knife"), ("s2-cam-002", 0, 2, "cutV"), ("s3-cam-002", 4, 30, "peelV"),
+    ("s3-cam-002", 0, 1, "cutV"),
+]  # fmt: skip
+
+
+def read_cooking(folder, segments=SEGMENTS, train="s1 x\n"):
+    (folder / "experimentalSetup").mkdir(exist_ok=True)
+    (folder / mpii.ANNOTATION_FILE).touch()
+    for name, text in zip(mpii.SPLITS.values(), (train, "s2\n", "s3\n")):
+        (folder / "experimentalSetup" / name).write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mpii, "read_mat", lambda path: (segments, {"cutV", "peelV", "washV"}))
+        return mpii.read_annotation(folder)
+
+
+def test_cooking_is_split_by_sequences_and_named_by_activities_of_the_map(tmp_path):
+    annotation = read_cooking(tmp_path)
+    assert annotation.class_names == ["cutV", "peelV"]
+    assert annotation.train == {"s1-cam-002_5_peelV": 1, "s1-cam-002_7_cutV": 0}
+    assert (annotation.val, annotation.test) == (
+        {"s2-cam-002_0_cutV": 0},
+        {"s3-cam-002_4_peelV": 1, "s3-cam-002_0_cutV": 0},
+    )
+    assert annotation.parts["s1-cam-002_5_peelV"] == ("s1-cam-002", 5, 9) and len(annotation.parts) == 5
+
+
+def test_parts_of_videos_become_clips_of_their_frames(tmp_path):
+    (tmp_path / "videos").mkdir()
+    for name, num_frames in (("s1", 12), ("s2", 2), ("s3", 3)):
+        write_video(tmp_path / f"videos/{name}-cam-002.avi", num_frames, "mpeg4")
+    annotation = read_cooking(tmp_path)
+    assert prepare(annotation, tmp_path / "videos", tmp_path / "set", 1, {"short_side": 0}) == 1
+    lines = ["frames/s1-cam-002_5_peelV 5 1", "frames/s1-cam-002_7_cutV 1 0"]
+    assert (tmp_path / "set/train.txt").read_text().splitlines() == lines
+    assert (tmp_path / "set/val.txt").read_text() == "frames/s2-cam-002_0_cutV 2 0\n"  # the video ends before
+    assert (tmp_path / "set/test.txt").read_text() == "frames/s3-cam-002_0_cutV 2 0\n"
+    frames = FrameFolder(str(tmp_path / "set/frames/s1-cam-002_5_peelV"), "{:05d}.jpg", 1, 5).read(range(5))
+    assert read_numbers(frames) == [5, 6, 7, 8, 9]
+    assert "3 frames, the clip begins at frame 4" in (tmp_path / "set/prepare_report.csv").read_text()
+
+
+def test_annotations_of_matlab(tmp_path):
+    with pytest.raises(UserError, match="which needs|cannot be read|h5py is missing"):
+        (tmp_path / "text.mat").write_text("no HDF5")
+        mpii.read_mat(tmp_path / "text.mat")
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.mat", "w") as file:
+
+        def column(name, texts):
+            refs = [file.create_dataset(f"{name}{i}", data=[[ord(c)] for c in x]).ref for i, x in enumerate(texts)]
+            file[f"annos/{name}"] = np.array([[ref] for ref in refs], dtype=h5py.ref_dtype)
+
+        column("fileName", [one[0] for one in SEGMENTS])
+        column("activity", [one[3] for one in SEGMENTS])
+        column("attributeMap", ["cutV", "knife"])
+        for name, index in (("startFrame", 1), ("endFrame", 2)):
+            file[f"annos/{name}"] = np.array([[float(one[index])] for one in SEGMENTS])
+    assert mpii.read_mat(tmp_path / "a.mat") == (SEGMENTS, {"cutV", "knife"})
+
+
+def test_splits_of_hmdb_and_elements_of_gymnastics(tmp_path):
+    annotation = read_hmdb(tmp_path)
+    assert annotation.class_names[2] == "class 02" and annotation.val == {"b #2!": 2}
+    assert annotation.train["b_1"] == 2 and annotation.train["50"] == 50 and "b_3" not in annotation.train
+    categories = "".join(f"Clabel: {label}; set: 1; Glabel: 7; (VT) move {label}; tuck\n" for label in range(99))
+    annotation = read_gym(tmp_path, categories=categories)
+    assert annotation.train == {GYM: 98} and annotation.class_names[98] == "(VT) move 98; tuck"
+
+
 KINETICS = f"{HEADER}\nzumba,a,1,11,train\n"
 WRONG = [
     (read_ssv1, {"train": f"4;{RAW_TEMPLATES[0]}\n9;Zooming in\n"}, ["v1-train.csv:2", "'Zooming in'", "labels.csv"]),
@@ -131,6 +223,11 @@ WRONG = [
     (read_dives, {"train": [DIVE | {"label": "1"}]}, ["entry 1", "'label' (int)"]),
     (read_dives, {"train": [DIVE | {"vid_name": "a/1"}]}, ["entry 1", "'a/1'"]),
     (read_dives, {"vocab": [VOCAB[0][:3]]}, ["vocab.json", "class 0", "four strings"]),
+    (read_hmdb, {"lines": "a.avi 3\n"}, ["class 02_test_split1.txt:1", "'file.avi 0', 1 or 2"]),
+    (read_hmdb, {"count": 50}, ["has 50 files *_test_split1.txt, expected those of 51 classes"]),
+    (read_gym, {"train": f"{GYM} 99\n"}, ["gym99_train_element_v1.1.txt:1", "a label from 0 to 98"]),
+    (read_gym, {"categories": "move\n"}, ["gym99_categories.txt:1", "found 'move', expected 'Clabel: number;"]),
+    (read_cooking, {"train": "s9\n"}, ["sequencesTrainAttr.txt:1", "has no segments of s9-cam-002"]),
     (read_dives, {"vocab": [VOCAB[0], VOCAB[0]]}, ["vocab.json", "class 1", "no other class has"]),
 ]
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import re
 import shutil
@@ -197,7 +198,7 @@ def test_extracted_frames_are_those_of_the_video_in_the_size_and_quality_asked_f
         (0, 30, (96, 128)),
     ):
         folder = tmp_path / f"{short_side} {quality}"
-        assert extract_video((video, folder), short_side, quality) == (str(folder), 20)
+        assert extract_video((video, [(folder, 0, math.inf)]), short_side, quality) == [(str(folder), 20)]
         assert sorted(os.listdir(folder)) == [f"{number:05d}.jpg" for number in range(1, 21)]
         images = FrameFolder(str(folder), "{:05d}.jpg", 1, 20).read(range(20))
         assert read_numbers(images) == list(range(20)) and images.shape[1:3] == shape
@@ -248,7 +249,7 @@ def test_damaged_folders_are_extracted_again_and_leftovers_removed(tmp_path):
     assert extract_all(paths, tmp_path, 1)["a"] == (str(folder), 6)
     assert sorted(os.listdir(tmp_path / "frames")) == ["a", "extraction.json"] and (folder / "00003.jpg").exists()
     truncate(folder / "00006.jpg", 0.5)
-    extract_video((video, folder))
+    extract_video((video, [(folder, 0, math.inf)]))
     assert cv2.imread(str(folder / "00006.jpg")) is not None
 
 
@@ -268,5 +269,5 @@ def test_a_video_damaged_in_the_middle_leaves_nothing(tmp_path):
     for position in np.random.default_rng(0).integers(len(content) // 4, len(content) * 3 // 4, 200):
         content[position] ^= 0xFF
     video.write_bytes(content)
-    assert re.match(f"{video}: .+", extract_video((str(video), tmp_path / "frames")))
+    assert re.match(f"{video}: .+", *extract_video((str(video), [(tmp_path / "frames", 0, math.inf)])))
     assert os.listdir(tmp_path) == ["a.mp4"]

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Train small networks on filmed actions and test them by cross-validation:
+#   FILMED_DIR=/folder/of/clips bash exp/filmed/run.sh weizmann|egogestar [options of tools/crossval.py] [KEY VALUE ...]
+# ARMS="emim joint" chooses files of configs/filmed. Runs again where it was interrupted.
+set -euo pipefail
+set_name=${1:-}
+case "$set_name" in
+    weizmann)
+        get="github.com/hueihan/Action_Recognition, commit f8e9999, folder data/WIS/video: CLASS/PERSON_CLASS.avi"
+        lists=(--pattern "{class}/{person}_*" --folds person)
+        # No class has a direction.
+        options=() settings=(DATA.RANDOM_FLIP True)
+        ;;
+    egogestar)
+        get="github.com/varunj/EgoGestAR, commit 90188de, folder testvideo: testvideo_CLASS_N.mp4"
+        lists=(--pattern "testvideo_{class}_*" --without unclassified --folds stratified 5 --shots 1 2 5 10)
+        lists+=(--extract-frames --short-side 128) # once, for they are large
+        # The whole path of a finger, which is the class.
+        options=(--order-test left=right up=down) settings=(DATA.FRAME_SAMPLING sparse)
+        ;;
+    *)
+        echo "usage: FILMED_DIR=FOLDER bash exp/filmed/run.sh weizmann|egogestar [options] [KEY VALUE ...]" >&2
+        exit 2
+        ;;
+esac
+shift
+if [ ! -d "${FILMED_DIR:-}/$set_name" ]; then
+    echo "error: FILMED_DIR is '${FILMED_DIR:-}', which has no folder $set_name; get its clips from $get" >&2
+    exit 2
+fi
+videos=$(cd "$FILMED_DIR" && pwd)/$set_name
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+source tools/setup_env.sh || exit 1
+if [ ! -f "data/$set_name/classes.txt" ]; then
+    "$PY" tools/prepare_data.py folder --videos "$videos" --out "data/$set_name" "${lists[@]}"
+fi
+read -ra arms <<<"${ARMS:-emim joint r2plus1d frames emim_pretrained joint_pretrained r2plus1d_pretrained emim_prompts}"
+for arm in "${arms[@]}"; do
+    pretraining=configs/filmed/pretraining_${arm%_pretrained}.yaml
+    if [[ "$arm" == *_pretrained && -f "$pretraining" ]]; then
+        bash exp/quickstart/run.sh --dry-run # makes the videos
+        "$PY" tools/run_net.py --cfg "$pretraining"
+    fi
+done
+arms=("${arms[@]/#/configs/filmed/}")
+exec "$PY" tools/crossval.py --data "data/$set_name" --cfgs "${arms[@]/%/.yaml}" "${options[@]}" \
+    --out "exp/filmed/output_$set_name" "${settings[@]}" "$@"

@@ -1,0 +1,77 @@
+"""Stimuli of ``slowfast.synthetic.stimuli``, rendered where a video would be decoded, which is faster than decoding."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from slowfast.config import clip_frames
+from slowfast.config.parser import CfgNode
+from slowfast.datasets.decoder import FrameReader
+from slowfast.datasets.manifest import Record
+from slowfast.synthetic.stimuli import Stimulus, StimulusSpec
+from slowfast.utils.errors import UserError
+
+
+class Rendered:
+    """Clips of one split; those of the training are new ones in every epoch."""
+
+    def __init__(self, spec: StimulusSpec, split: str, cfg: CfgNode) -> None:
+        self.spec, self.num_frames, self.size = spec, clip_frames(cfg), cfg.DATA.TRAIN_CROP_SIZE
+        self.num_epochs, self.seed = cfg.SOLVER.MAX_EPOCH, cfg.RNG_SEED
+        self.class_names = list(spec.class_names)
+        split = "val" if split == "test" else split
+        count = spec.num_train if split == "train" else spec.num_val
+        names = [f"{split}/0/{index:06d}" for index in range(count)]
+        labels = [index % len(self.class_names) for index in range(count)]
+        self.records = [Record(name, label, None, f"DATA.ARGS:{name}", name) for name, label in zip(names, labels)]
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, split: str) -> "Rendered":
+        """Read DATA.ARGS; frames are as many and as large as a clip of the configuration."""
+        data = cfg.DATA
+        spec = StimulusSpec.from_args(data.ARGS)
+        if (cfg.MODEL.NUM_CLASSES or len(spec.class_names)) != len(spec.class_names):
+            found = f"MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}"
+            raise UserError(f"{found}, but DATA.ARGS.question {spec.question} has {len(spec.class_names)} answers")
+        for key, allowed in {
+            "FRAME_SAMPLING": "dense",
+            "SAMPLING_RATE": 1,
+            "TEST_CROP_SIZE": data.TRAIN_CROP_SIZE,
+        }.items():
+            if data[key] != allowed:
+                raise UserError(f"DATA.{key} is {data[key]}; allowed for Rendered (DATA.DATASET): {allowed}")
+        if cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS != 1 or data.MULTI_LABEL:
+            raise UserError(
+                "TEST.NUM_ENSEMBLE_VIEWS and TEST.NUM_SPATIAL_CROPS must be 1 for Rendered (DATA.DATASET), and "
+                "DATA.MULTI_LABEL False: a clip is all there is of a video"
+            )
+        return cls(spec, split, cfg)
+
+    def at_epoch(self, record: Record, epoch: int) -> Record:
+        """Return the clip that stands for a record in an epoch of the training."""
+        return replace(record, path=f"train/{epoch}/{record.name.rpartition('/')[2]}")
+
+    def open(self, record: Record) -> FrameReader:
+        """Return the reader of a clip, which renders it."""
+        return RenderedClip(self.stimulus(record), record.path)
+
+    def stimulus(self, record: Record) -> Stimulus:
+        """Return the stimulus behind a record: of validation and test the same in every run."""
+        split, epoch, index = record.path.split("/")
+        if split == "train":
+            spec, key = self.spec.at_epoch(int(epoch), self.num_epochs), (self.seed, int(epoch), int(index))
+        else:
+            spec, key = replace(self.spec, texture=self.spec.test_texture or self.spec.texture), (0, int(index))
+        seed = np.random.SeedSequence(key, spawn_key=(split == "train",))
+        return Stimulus(seed, record.label, spec, self.num_frames, self.size)
+
+
+class RenderedClip(FrameReader):
+    """Frames of a stimulus."""
+
+    def __init__(self, stimulus: Stimulus, path: str) -> None:
+        self.path, self.num_frames = path, len(stimulus.times)
+        self._frames = stimulus.frames()
+
+    def _decode(self, needed: list[int]) -> dict[int, np.ndarray]:
+        return {index: self._frames[index] for index in needed}
