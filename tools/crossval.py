@@ -5,7 +5,8 @@ OUT/FOLD/CONFIGURATION/seedN, pools the answers of all folds, every video once, 
 and OUT/pooled/CONFIGURATION_seedN with the files of a test. The same command again runs only what is missing.
 
 --order-test left=right up=down tests with the frames of every clip backwards, too: the share of clips of these classes
-whose answer turns into the opposite class (order.csv).
+whose answer turns into the opposite class (order.csv). Example:
+  python tools/crossval.py --data data/mine --cfgs configs/mine.yaml --out output/crossval
 """
 
 import argparse

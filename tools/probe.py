@@ -2,7 +2,8 @@
 
 SOURCE is any model of tools/predict.py; DIR of --data is what tools/prepare_data.py folder --folds made. Features of
 every video are computed once (OUT/features.npz); a linear probe sees their mean, an attentive one weighs their tokens.
-Both are trained on every fold, and the answers of all folds pooled: crossval.csv, .md and .json, and OUT/pooled.
+Both are trained on every fold, and the answers of all folds pooled: crossval.csv, .md, .json, and OUT/pooled. Example:
+  python tools/probe.py --model exp/quickstart --data data/mine --out output/probe
 """
 
 import argparse
