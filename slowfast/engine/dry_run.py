@@ -6,6 +6,7 @@ Dimension letters: ``B`` clips of a batch.
 import logging
 import os
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -109,6 +110,7 @@ class Machine:
         level = logging.WARNING if wanted > self.num_cores else logging.INFO
         message = "%d cores for %d workers (DATA_LOADER.NUM_WORKERS %d in each of %d processes)"
         logger.log(level, message, self.num_cores, wanted, self.num_workers, self.num_processes)
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # which says the same, at every loader
 
     def seconds(self, computing: float, loading: float) -> float:
         """Return the time of work whose items take so long to load by one worker; workers load meanwhile."""
