@@ -166,7 +166,7 @@ def write_table(results: Mapping[tuple[str, int], dict], baseline: str, out: str
     facts = {"baseline": baseline, **facts, "protocol": next(iter(results.values()))["protocol"], "intervals": METHOD}
     with replacing(os.path.join(out, "crossval.md")) as file:
         file.write(f"{shown.to_markdown(index=False, floatfmt='.1f', missingval='')}\n\n{HOW_TO_READ}\n\n")
-        for key, value in facts.items():
+        for key, value in [(key, value) for key, value in facts.items() if value]:
             file.write(f"* {key}: {'; '.join(value) if isinstance(value, list) else value}\n")
     keys = ("class_names", "confusion_matrix")
     matrices = [
