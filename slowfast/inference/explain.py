@@ -47,7 +47,7 @@ class MotionField:
 
 @dataclass(frozen=True)
 class MotionPrompts:
-    """What a layer of motion prompts (arXiv 2407.03179) makes of the later of two neighbouring frames."""
+    """Result of a layer of motion prompts (arXiv 2407.03179) for the later of two neighbouring frames each."""
 
     difference: np.ndarray  # float32 (T, S, S): D, what the grey frame in [0, 1] has more than the one before
     attention: np.ndarray  # float32 (T, S, S): A(D)

@@ -55,13 +55,14 @@ Position tables of a file with another number of frames or another side are inte
 names them.
 
 EMIM goes into other networks as a block beside their attention, with `MODEL.ARGS.emim` 1 for every block and 2 for
-every other one: in `torchvision/swin3d_*` in stages 3 and 4, whose windows `EMIM.WINDOW` has; in vision transformers of
-timm (`timm/vit_small_patch16_224`) between neighbouring frames, with the first of them. Its projection starts at zero,
-so that before the first step the network is the plain one to the last bit, and files of the plain one fill it. With
-`MODEL.ARGS.emim_in_place True` it takes the place of their attention and its projections, which files of the plain
-network fill, as in EMIM's own UniFormer. That is another network from the start: a token attends to a window of the next
-frame instead of its own frame or 3-D window, so that only a block beside can begin as the plain one. A class token has no
-place in the grid: vision transformers need `class_token False` and `global_pool avg` for it.
+every other one: in `torchvision/swin3d_*` in stages 3 and 4, whose windows `EMIM.WINDOW` has; in vision transformers
+of timm (`timm/vit_small_patch16_224`) between neighbouring frames, with the first of them. Its projection starts at
+zero, so that before the first step the network is the plain one to the last bit, and files of the plain one fill it.
+With `MODEL.ARGS.emim_in_place True` it takes the place of their attention and keeps its projections, which files of
+the plain network fill, as in EMIM's own UniFormer. That is another network from the start: a token attends to a
+window of the next frame instead of its own frame or 3-D window, so that only a block beside can begin as the plain
+one. A class token has no place in the grid: vision transformers need `class_token False` and `global_pool avg` for
+it.
 
 Every model has GFLOPs, layer-wise learning rates and exports to `safetensors`, `hf-folder`, `pt2` and `onnx`; where a
 network cannot be traced, `tools/export.py` says so and writes nothing. Grad-CAM needs features to give, see above.

@@ -114,7 +114,9 @@ class Prompted(Model):
         return self.model.position_grids(inner) if inner != name else []
 
     def scalars(self) -> dict[str, float]:
-        return self.vmps.scalars() | {"variation": float(self.variation)} | self.model.scalars()
+        variation = float(self.variation)
+        measured = {"variation": variation, "penalty": self.penalty_weight * variation}
+        return self.vmps.scalars() | measured | self.model.scalars()
 
 
 def with_prompts(model: Model, cfg) -> Model:

@@ -143,6 +143,8 @@ def test_a_run_with_prompts(run, tmp_path):
     assert saved["vmps.m"].shape == (1,) and saved["vmps.m"] != torch.tensor([0.3]) and "model.head.weight" in saved
     board = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     board.Reload()
+    variation, penalty = (board.Scalars(f"model/{name}")[1].value for name in ("variation", "penalty"))
+    assert penalty == pytest.approx(0.5 * variation) and penalty > 0
     assert len(board.Scalars("model/slope")) == 2 and board.Scalars("model/m")[1].value == pytest.approx(
         saved["vmps.m"].item()
     )

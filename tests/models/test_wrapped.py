@@ -1,6 +1,7 @@
 """Networks of other libraries: their own results, their position tables in other sizes, and refusals."""
 
 import pytest
+import timm
 import torch
 import torchvision
 from helpers_models import make_cfg, tiny_cfg
@@ -91,16 +92,25 @@ def test_results_are_those_of_transformers(name):
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_frames_are_averaged(name):
     args = {"zero_init_last": False} if name == "test_resnet" else {}  # residual branches that do something
+    sizes = {"img_size": 64} if name == "test_vit" else {}
     model, clips = build(f"timm/{name}", MODEL__ARGS=args).eval(), torch.randn(2, 3, 4, 64, 64)
     with torch.no_grad():
         expected = torch.stack([model.model(clips[:, :, frame]) for frame in range(4)]).mean(0)
         torch.testing.assert_close(model(clips), expected)
+        theirs = timm.create_model(name.removeprefix("timm/"), num_classes=5, **args, **sizes)
+        theirs.load_state_dict(model.model.state_dict())
+        frames = theirs.eval()(clips.transpose(1, 2).flatten(0, 1)).view(2, 4, 5)
+        assert torch.equal(model(clips), frames.mean(1))
         shifted = build(f"timm/{name}", MODEL__ARGS={"shift": 8, **args}).eval()
         shifted.load_state_dict(model.state_dict())
         assert not torch.allclose(shifted(clips), model(clips))
         assert not torch.allclose(shifted(clips), shifted(clips.flip(2)))
         torch.testing.assert_close(model(clips), model(clips.flip(2)))
     assert is_trained_whole(shifted.train(), clips) and len(shifted.layer_groups()) > 3
+    again = build(f"timm/{name}", MODEL__ARGS={"shift": 8, **args}, MODEL__CHECKPOINT_NUM=[1, 1, 1, 1])
+    again.load_state_dict(model.state_dict())
+    assert is_trained_whole(again, clips)
+    torch.testing.assert_close([p.grad for p in again.parameters()], [p.grad for p in shifted.parameters()])
 
 
 @pytest.mark.parametrize("axis", [2, -1])
@@ -237,6 +247,7 @@ def test_mistakes_are_named():
         ("torchvision/s3d", {}, r"s3d cannot take clips of DATA.NUM_FRAMES 4 frames and DATA.TRAIN_CROP_SIZE 64 px \("),
         ("torchvision/mvit_v2_s", {"DATA__TEST_CROP_SIZE": 96}, "cannot take clips of .* DATA.TEST_CROP_SIZE 96 px"),
         ("torchvision/r3d_18", {"MODEL__CHECKPOINT_NUM": [1, 0, 0, 0]}, "r3d_18 cannot recompute activations"),
+        ("timm/dla46_c", {"MODEL__CHECKPOINT_NUM": [1, 0, 0, 0]}, "timm/dla46_c cannot recompute activations"),
         ("torchvision/r3d_18", {"MODEL__ARGS": {"layer": 1}}, "takes no argument 'layer'; did you mean 'layers'"),
         ("torchvision/r3d_18", {"MODEL__ARGS": {"num_classes": 1}}, "'num_classes' of .* is taken from other settings"),
         ("transformers/vivit", {"MODEL__ARGS": {"hidden_sise": 32}}, "did you mean 'hidden_size'"),
