@@ -249,6 +249,14 @@ def test_every_data_set_keeps_the_contract(cfg, name, images, monkeypatch):
     cfg.DATA.DATASET, cfg.TRAIN.BATCH_SIZE, cfg.TEST.NUM_SPATIAL_CROPS = name, 3, 3
     if name == "ImageFolder":
         cfg.DATA.NUM_FRAMES, cfg.DATA.PATH_TO_DATA_DIR = 1, images
+    if name == "Rendered":
+        cfg.MODEL.NUM_CLASSES, cfg.DATA.FRAME_SAMPLING, cfg.DATA.SAMPLING_RATE, cfg.TEST.NUM_SPATIAL_CROPS = (
+            8,
+            "dense",
+            1,
+            1,
+        )
+        cfg.DATA.ARGS = CfgNode({"num_train": 8, "num_val": 8})
     if name == "Counting":
         monkeypatch.setitem(DATASET_REGISTRY._obj_map, name, Counting)
     for split in ("train", "val", "test"):

@@ -115,7 +115,7 @@ def test_arguments_are_checked():
         ({"MODEL_NAME": "X3D", "ARGS": {"zzz": 8}}, "X3D takes no argument 'zzz'; allowed: depth, dropout, width$"),
         ({"MODEL_NAME": "X3D", "ARGS": {"num_classes": 8}}, "'num_classes' of X3D is taken from other settings"),
         ({"MODEL_NAME": "X3D", "ARGS": {"width": "wide"}}, "X3D cannot be built with them"),
-        ({"MODEL_NAME": "Uniformer", "ARGS": {"width": 8}}, "MODEL.ARGS is {'width': 8}, but Uniformer takes none"),
+        ({"MODEL_NAME": "Uniformer", "ARGS": {"width": 8}}, "Uniformer takes no argument 'width'; allowed: stem"),
     ):
         with pytest.raises(UserError, match=message):
             build_model(make_cfg(**{f"MODEL__{key}": value for key, value in settings.items()}))
