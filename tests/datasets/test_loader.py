@@ -250,13 +250,8 @@ def test_every_data_set_keeps_the_contract(cfg, name, images, monkeypatch):
     if name == "ImageFolder":
         cfg.DATA.NUM_FRAMES, cfg.DATA.PATH_TO_DATA_DIR = 1, images
     if name == "Rendered":
-        cfg.MODEL.NUM_CLASSES, cfg.DATA.FRAME_SAMPLING, cfg.DATA.SAMPLING_RATE, cfg.TEST.NUM_SPATIAL_CROPS = (
-            8,
-            "dense",
-            1,
-            1,
-        )
-        cfg.DATA.ARGS = CfgNode({"num_train": 8, "num_val": 8})
+        settings = ("MODEL.NUM_CLASSES", 8, "DATA.FRAME_SAMPLING", "dense", "DATA.SAMPLING_RATE", 1)
+        cfg.merge_from_list([*settings, "TEST.NUM_SPATIAL_CROPS", 1, "DATA.ARGS.num_train", 8, "DATA.ARGS.num_val", 8])
     if name == "Counting":
         monkeypatch.setitem(DATASET_REGISTRY._obj_map, name, Counting)
     for split in ("train", "val", "test"):
