@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train and test every network of the comparison with three seeds: bash run.sh [options of tools/ablate.py] [KEY VALUE ...].
-# Runs again where it was interrupted; about three hours on two cores. STUDY=study_motion.yaml runs half of it.
+# Runs again where it was interrupted. STUDY=study_motion.yaml runs half of it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source tools/setup_env.sh || exit 1

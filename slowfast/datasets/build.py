@@ -32,7 +32,8 @@ with, whatever the labels if MODEL.NUM_CLASSES is 0,
 * ``class_names``, a list in label order, or None;
 * ``open(record)``, which returns a ``decoder.FrameReader`` or raises ``decoder.DecodeError``;
 * ``find_missing(records)``, if files may be missing: a description of each one that is;
-* ``at_epoch(record, epoch)``, if every epoch of the training has videos of its own: the record to open.
+* ``at_epoch(record, epoch)``, if every epoch of the training has videos of its own: the record to open;
+* ``takes_args = True``, if it reads and checks DATA.ARGS.
 
 Objects must survive pickling, for workers that are not forked. Frame sampling, augmentation, views, exclusion, checking
 and packing work for any such class.
@@ -69,7 +70,10 @@ def build_source(cfg: CfgNode, split: str) -> Any:
     if cfg.DATA.DATASET not in DATASET_REGISTRY:
         allowed = " | ".join(name for name, _ in DATASET_REGISTRY)
         raise UserError(f"DATA.DATASET is {cfg.DATA.DATASET!r}, allowed: {allowed}")
-    return DATASET_REGISTRY.get(cfg.DATA.DATASET).from_config(cfg, split)
+    kind = DATASET_REGISTRY.get(cfg.DATA.DATASET)
+    if cfg.DATA.ARGS and not getattr(kind, "takes_args", False):
+        raise UserError(f"DATA.ARGS is {dict(cfg.DATA.ARGS)}, but {cfg.DATA.DATASET} (DATA.DATASET) takes none")
+    return kind.from_config(cfg, split)
 
 
 def build_dataset(cfg: CfgNode, split: str) -> VideoDataset:

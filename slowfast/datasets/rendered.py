@@ -15,6 +15,8 @@ from slowfast.utils.errors import UserError
 class Rendered:
     """Clips of one split; those of the training are new ones in every epoch."""
 
+    takes_args = True
+
     def __init__(self, spec: StimulusSpec, split: str, cfg: CfgNode) -> None:
         self.spec, self.num_frames, self.size = spec, clip_frames(cfg), cfg.DATA.TRAIN_CROP_SIZE
         self.num_epochs, self.seed = cfg.SOLVER.MAX_EPOCH, cfg.RNG_SEED

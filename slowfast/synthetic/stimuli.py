@@ -82,12 +82,14 @@ class StimulusSpec:
                 allowed, is_valid = " | ".join(map(repr, words[name])), value in words[name]
             elif isinstance(defaults[name], tuple):
                 allowed = "two numbers, 0 <= MIN <= MAX"
-                is_valid = isinstance(value, (list, tuple)) and len(value) == 2 and 0 <= value[0] <= value[1]
+                is_pair = isinstance(value, (list, tuple)) and len(value) == 2
+                is_valid = is_pair and all(type(end) in (int, float) for end in value) and 0 <= value[0] <= value[1]
                 value = tuple(value) if is_valid else value
             else:
-                kinds = int if isinstance(defaults[name], int) else (int, float)
-                allowed = "a whole number from 1" if kinds is int else "a number from 0"
-                is_valid = isinstance(value, kinds) and value >= (1 if kinds is int else 0)
+                kinds, low = ((int,), 1) if isinstance(defaults[name], int) else ((int, float), 0)
+                high = 1 if name == "grow" else math.inf
+                allowed = f"a {'whole ' if low else ''}number from {low}" + (f" to {high}" if name == "grow" else "")
+                is_valid = type(value) in kinds and low <= value <= high
             if not is_valid:
                 raise UserError(f"DATA.ARGS.{name} is {value!r}; allowed: {allowed}")
             values[name] = value

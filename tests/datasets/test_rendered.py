@@ -39,6 +39,7 @@ def test_a_clip_behind_motion_prompts_has_one_more_frame():
     [
         (["DATA.SAMPLING_RATE", 2], "DATA.SAMPLING_RATE is 2; allowed for Rendered"),
         (["DATA.TEST_CROP_SIZE", 32], "DATA.TEST_CROP_SIZE is 32; allowed for Rendered .*: 64"),
+        (["DATA.DATASET", "ImageFolder"], "DATA.ARGS is {'num_train': 16}, but ImageFolder .* takes none"),
         (["TEST.NUM_SPATIAL_CROPS", 3], "must be 1 for Rendered"),
         (["DATA.ARGS.question", "instance"], "NUM_CLASSES is 8, but DATA.ARGS.question instance has 128 answers"),
     ],

@@ -86,6 +86,8 @@ def test_the_displacement_grows_to_what_it_is():
         ({"speed": 1}, "no argument 'speed'; allowed: stimulus, question"),
         ({"stimulus": "c"}, "stimulus is 'c'; allowed: 'textured' | 'camouflage' | 'noise'"),
         ({"displacement": [2, 1]}, r"displacement is \[2, 1\]; allowed: two numbers"),
+        ({"displacement": ["1", 2]}, r"displacement is \['1', 2\]; allowed: two numbers"),
+        ({"grow": 1.5}, "grow is 1.5; allowed: a number from 0 to 1"),
         ({"num_val": 0}, "num_val is 0; allowed: a whole number from 1"),
     ],
 )
