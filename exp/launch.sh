@@ -22,7 +22,10 @@ if [ -n "${SLURM_STEP_ID:-}" ]; then
         exec "$PY" "$@" # which reads its rank from SLURM's variables
     fi
     NNODES=$SLURM_STEP_NUM_NODES NODE_RANK=$SLURM_NODEID
-    MASTER_ADDR=${MASTER_ADDR:-$(scontrol show hostnames "$SLURM_STEP_NODELIST" | head -n 1)}
+    if [ -z "${MASTER_ADDR:-}" ]; then
+        hosts=$(scontrol show hostnames "$SLURM_STEP_NODELIST") # all: head would end scontrol, and pipefail this script
+        MASTER_ADDR=${hosts%%$'\n'*}
+    fi
     MASTER_PORT=${MASTER_PORT:-$((10000 + (SLURM_JOB_ID + 997 * SLURM_STEP_ID) % 20000))}
 fi
 

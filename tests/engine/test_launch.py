@@ -115,7 +115,7 @@ with process_group("cpu", timeout_min=1.0) as process:
 def test_slurm_starts_a_process_per_task_or_torchrun_per_node(tmp_path, num_nodes):
     """Two tasks of one node, and one task on each of two nodes, which then starts its processes itself."""
     (tmp_path / "tool.py").write_text(REPORT)
-    (tmp_path / "scontrol").write_text("#!/bin/sh\necho 127.0.0.1\necho elsewhere\n")
+    (tmp_path / "scontrol").write_text("#!/bin/sh\necho 127.0.0.1\nsleep 1\necho elsewhere\n")
     (tmp_path / "scontrol").chmod(0o755)
     variables = {"SLURM_JOB_ID": 7, "SLURM_STEP_ID": 0, "SLURM_STEP_NUM_TASKS": 2, "SLURM_STEP_NUM_NODES": num_nodes}
     variables |= {"SLURM_STEP_NODELIST": "127.0.0.1", "MASTER_PORT": free_port(), "NPROC_PER_NODE": num_nodes}
