@@ -1,10 +1,13 @@
 """Draw the pictures of README.md: python docs/draw.py, from the folder of the repository.
 
 images/emim.svg is the EMIM block with the names and sizes that the code has; images/motions.webp are synthetic clips,
-their predictions and the displacements that a linear function reads out of the affinities of the EMIM block.
+their predictions and the displacements that a linear function reads out of the affinities of the EMIM block;
+images/explanation.png is what python tools/visualize.py --what cam motion makes of the package's model and clip.
 """
 
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import matplotlib
@@ -16,8 +19,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from slowfast import create_model, load_model
-from slowfast.inference.draw import draw_field
+from slowfast import create_model, load_model, sample_video
+from slowfast.inference.draw import draw_field, visualize
 from slowfast.inference.evaluate import linear_design, scene_spec, synthetic_clip, true_tokens
 from slowfast.inference.explain import read_affinities
 from slowfast.utils.pictures import text_line
@@ -120,6 +123,14 @@ def draw_motions(path: Path) -> None:
     first.save(path, save_all=True, append_images=others, duration=350, loop=0, quality=85, method=6)
 
 
+def draw_explanation(path: Path) -> None:
+    """Draw the class activation map and the displacements of the sample clip."""
+    with tempfile.TemporaryDirectory() as folder:
+        visualize("emim_tiny_motion", [sample_video()], ["cam", "motion"], None, "inferno", folder, None, "cpu")
+        shutil.copyfile(Path(folder, "sample.png"), path)
+
+
 if __name__ == "__main__":
+    draw_explanation(IMAGES / "explanation.png")
     draw_block(IMAGES / "emim.svg")
     draw_motions(IMAGES / "motions.webp")

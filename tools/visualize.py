@@ -23,8 +23,10 @@ def main() -> int:
     what = ("cam", "gradcam", "motion", "prompts")
     parser.add_argument("--what", nargs="+", choices=what, default=["cam"], help="default: cam")
     parser.add_argument("--label", metavar="NAME", help="class that the maps explain (default: the predicted one)")
-    colours = ("jet", "cividis", "viridis", "inferno")
-    parser.add_argument("--colours", choices=colours, default="jet", help="of maps (default jet, as in the paper)")
+    colours = ("inferno", "viridis", "cividis", "jet")
+    parser.add_argument(
+        "--colours", choices=colours, default="inferno", help="of maps (default inferno; the paper: jet)"
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the results")
     parser.add_argument("--evaluate", type=int, dest="num_clips", metavar="NUM", help="measure on NUM synthetic clips")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+
+_COLOURS = [entry["color"] for entry in matplotlib.style.library["tableau-colorblind10"]["axes.prop_cycle"]]
 
 
 def plot_accuracies(lines: pd.DataFrame, seeds: Mapping[str, Sequence[float]], path: str) -> Figure:
@@ -39,9 +41,9 @@ def plot_curves(curves: Mapping[str, Sequence[Sequence[Mapping[int, float]]]], p
         for number, (name, of_name) in enumerate(curves.items()):
             values = pd.DataFrame(of_name[kind], dtype=float).dropna(axis="columns").sort_index(axis="columns")
             epochs = values.columns.to_numpy(dtype=float)
-            color = matplotlib.colormaps["tab10" if len(curves) <= 10 else "tab20"](number % 20)
+            color, marker = _COLOURS[number % len(_COLOURS)], "osv^DPX*"[number % 8]
             axis.fill_between(epochs, values.min(), values.max(), color=color, alpha=0.15, linewidth=0)
-            axis.plot(epochs, values.mean(), color=color, marker=".", label=name)
+            axis.plot(epochs, values.mean(), color=color, marker=marker, markersize=4, label=name)
         axis.set_ylabel(label)
     axes[1].set_xlabel("epoch")
     axes[1].xaxis.get_major_locator().set_params(integer=True)

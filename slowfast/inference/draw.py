@@ -31,11 +31,12 @@ from slowfast.utils.pictures import text_line, write_png
 
 logger = logging.getLogger(__name__)
 
+# From dark to bright at a steady pace, which print and all eyes can tell; but for jet.
 COLOURS = {
-    "jet": cv2.COLORMAP_JET,  # of figure 4 in arXiv 2510.18705
-    "cividis": cv2.COLORMAP_CIVIDIS,  # the same to colour-blind eyes
-    "viridis": cv2.COLORMAP_VIRIDIS,
     "inferno": cv2.COLORMAP_INFERNO,
+    "viridis": cv2.COLORMAP_VIRIDIS,
+    "cividis": cv2.COLORMAP_CIVIDIS,  # the same to colour-blind eyes; its middle is grey
+    "jet": cv2.COLORMAP_JET,  # of figure 4 in arXiv 2510.18705
 }
 _SIDE, _GAP, _MAX_FRAMES, _FRAMES_PER_SEC, _FILM_WIDTH = 160, 4, 8, 4, 400
 _FULL_NAMES = {"cam": "class activation map", "gradcam": "Grad-CAM"}
@@ -88,7 +89,7 @@ def visualize(
     return 0
 
 
-def write_explanation(explanation: Explanation, stem: Path, colours: str = "jet") -> None:
+def write_explanation(explanation: Explanation, stem: Path, colours: str = "inferno") -> None:
     """Write ``STEM.png``, ``STEM.mp4`` and ``STEM.html``."""
     panels = [*make_panels(explanation, colours)]
     headline = _headline(explanation)
@@ -115,7 +116,7 @@ def make_panels(explanation: Explanation, colours: str) -> Iterator[Panel]:
     for name, values in explanation.maps.items():
         low, high = float(values.min()), float(values.max())
         title = f"{_FULL_NAMES[name]} of {explanation.class_name}"
-        yield _heat(title, frames, values, (low, high), colours, factor)
+        yield _heat(title, frames, values, (low, high), colours, factor, note=": high where it speaks for the class")
     for field in explanation.motion:
         yield from _motion_panels(field, frames, factor)
     if explanation.prompts is not None:
@@ -124,22 +125,15 @@ def make_panels(explanation: Explanation, colours: str) -> Iterator[Panel]:
 
 def _prompt_panels(prompts: MotionPrompts, frames: np.ndarray, colours: str, factor: int) -> Iterator[Panel]:
     limit = float(np.abs(prompts.difference).max())
-    levels = np.linspace(limit, -limit, factor * frames.shape[1])
-    bar = _legend(_diverging(np.repeat(levels[:, None], 12, 1), limit), limit, -limit)
-    pictures = _enlarge(_diverging(prompts.difference, limit), factor)
-    yield Panel("differences D to the frame before, red brighter, blue darker", pictures, bar)
+    pictures = _enlarge(_colour(prompts.difference, -limit, limit, "cividis"), factor)
+    bar = _legend(-limit, limit, "cividis", pictures.shape[1])
+    yield Panel("differences D to the frame before, yellow brighter, blue darker", pictures, bar)
     yield _heat("attention A(D)", frames, prompts.attention, (0.0, 1.0), colours, factor)
     yield Panel("prompts: frames times A, grey where A is 0", _enlarge(prompts.frames, factor))
     still = float(np.interp(0, *prompts.curve))
     title = f"A(D), slope {prompts.slope:.3g}, shift {prompts.shift:.3g}, A(0) {still:.3f}"
     shown = np.stack([draw_curve(prompts.curve, values, factor * frames.shape[1]) for values in prompts.difference])
     yield Panel(title, shown, note="; bars: how often the frame has each D, log scale, D from -1.1 to 1.1")
-
-
-def _diverging(values: np.ndarray, limit: float) -> np.ndarray:
-    """Return colours (..., 3) of values from blue at -limit over grey at 0 to red at limit."""
-    share = 127 * values / (limit or 1)
-    return np.rint(128 + np.stack([share, -np.abs(share), -share], axis=-1)).astype(np.uint8)
 
 
 def draw_curve(curve: np.ndarray, values: np.ndarray, side: int) -> np.ndarray:
@@ -175,28 +169,40 @@ def _motion_panels(field: MotionField, frames: np.ndarray, factor: int) -> Itera
             yield _heat(f"{field.block}, {whose}: {name}", frames, grown, limits, "cividis", factor, True)
 
 
-def _heat(title, frames, values, limits, colours, factor, is_detail=False) -> Panel:
-    """Blend frames with the colours of values (t, S, S), t at most T, half and half."""
-    low, high = limits
-    levels = (255 * (values - low) / ((high - low) or 1)).clip(0, 255).astype(np.uint8)
-    heat = np.stack([_colour(level, colours) for level in levels])
-    blended = frames.copy()
-    blended[: len(heat)] = np.rint(0.5 * frames[: len(heat)] + 0.5 * heat)
+def _heat(title, frames, values, limits, colours, factor, is_detail=False, note="") -> Panel:
+    """Blend grey frames with the colours of values (t, S, S), t at most T; frames without values stay grey."""
+    blended = _grey(frames)
+    heat = _colour(values, *limits, colours)
+    blended[: len(heat)] = np.rint(0.4 * blended[: len(heat)] + 0.6 * heat)
     pictures = _enlarge(blended, factor)
-    bar = _colour(np.repeat(np.linspace(255, 0, pictures.shape[1]).astype(np.uint8)[:, None], 12, 1), colours)
-    return Panel(title, pictures, _legend(bar, high, low), is_detail)
+    return Panel(title, pictures, _legend(*limits, colours, pictures.shape[1]), is_detail, note)
 
 
-def _legend(bar: np.ndarray, high: float, low: float) -> np.ndarray:
-    """Write the values of its ends beside a bar of colours, uint8 (Z, 12, 3)."""
-    bar = np.concatenate([bar, np.full((len(bar), 52, 3), 255, np.uint8)], axis=1)
-    for text, y in ((f"{high:.3g}", 12), (f"{low:.3g}", len(bar) - 3)):
-        cv2.putText(bar, text, (16, y), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (30, 30, 30), 1, cv2.LINE_AA)
+def _legend(low: float, high: float, colours: str, side: int) -> np.ndarray:
+    """Draw a bar of colours, ``side`` px high, with the values of its ends."""
+    bar = np.full((side, 64, 3), 255, np.uint8)
+    bar[:, :12] = _colour(np.repeat(np.linspace(high, low, side)[:, None], 12, 1)[None], low, high, colours)[0]
+    _write(bar, (f"{high:.3g}", "high"), 16, 12)
+    _write(bar, ("low", f"{low:.3g}"), 16, side - 17)
     return bar
 
 
-def _colour(levels: np.ndarray, colours: str) -> np.ndarray:
-    return cv2.applyColorMap(levels, COLOURS[colours])[..., ::-1]
+def _write(picture: np.ndarray, lines: Sequence[str], x: int, y: int) -> None:
+    """Write small lines of ASCII, the first at (x, y) px."""
+    for number, line in enumerate(lines):
+        place = (x, y + 14 * number)
+        cv2.putText(picture, line, place, cv2.FONT_HERSHEY_SIMPLEX, 0.38, (30, 30, 30), 1, cv2.LINE_AA)
+
+
+def _colour(values: np.ndarray, low: float, high: float, colours: str) -> np.ndarray:
+    """Return colours, uint8 (t, y, x, 3), of values (t, y, x)."""
+    levels = np.rint(255 * (values - low) / ((high - low) or 1)).clip(0, 255).astype(np.uint8)
+    return np.stack([cv2.applyColorMap(level, COLOURS[colours])[..., ::-1] for level in levels])
+
+
+def _grey(frames: np.ndarray) -> np.ndarray:
+    luma = frames @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as bright as the colours look
+    return np.rint(luma)[..., None].repeat(3, axis=3).astype(np.uint8)
 
 
 def draw_field(displacement: np.ndarray, frames: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
@@ -204,8 +210,7 @@ def draw_field(displacement: np.ndarray, frames: np.ndarray, factor: int) -> tup
 
     Frames without a successor stay grey.
     """
-    grey = np.repeat(frames.mean(3, keepdims=True), 3, axis=3)
-    pictures = _enlarge(np.rint(grey).astype(np.uint8), factor)
+    pictures = _enlarge(_grey(frames), factor)
     side, (height, width) = pictures.shape[2], displacement.shape[1:3]
     longest = float(np.linalg.norm(displacement, axis=-1).max())
     colours = flow_to_image(torch.from_numpy(displacement).permute(0, 3, 1, 2).contiguous()).permute(0, 2, 3, 1).numpy()
@@ -220,7 +225,7 @@ def draw_field(displacement: np.ndarray, frames: np.ndarray, factor: int) -> tup
     disc = flow_to_image(torch.where(grid.norm(dim=0) <= radius, grid, 0.0)).permute(1, 2, 0).numpy()
     legend = np.full((pictures.shape[1], 64, 3), 255, np.uint8)
     legend[: len(disc), : len(disc)] = disc
-    cv2.putText(legend, f"{longest:.1f} px", (4, 78), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (30, 30, 30), 1, cv2.LINE_AA)
+    _write(legend, ("rim:", f"{longest:.1f} px"), 4, 78)
     return pictures, legend
 
 

@@ -127,5 +127,6 @@ def plot_confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: 
         for row, column in zip(*np.nonzero(matrix), strict=True):
             color = "white" if shares[row, column] > 0.5 else "black"
             axis.text(column, row, f"{matrix[row, column]:g}", ha="center", va="center", color=color, fontsize=8)
-    figure.colorbar(image, ax=axis, shrink=0.8, label="share of the true class")
+    numbers = "; numbers: videos" if num_classes <= 20 else ""
+    figure.colorbar(image, ax=axis, shrink=0.8, label=f"share of the true class{numbers}")
     figure.savefig(path, dpi=120)

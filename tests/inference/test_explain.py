@@ -174,15 +174,18 @@ def test_motion_prompts_are_shown(tmp_path):
     write_explanation(explanation, tmp_path / "seen")
     page = (tmp_path / "seen.html").read_text()
     assert page.count("<figure>") == 1 + 4 and "slope 21.6, shift -0.118, A(0) 0.928" in page
-    # Grey where nothing changes, red where it gets brighter, blue where it gets darker.
-    colours = draw._diverging(np.array([0.0, 0.2, -0.2]), 0.2).tolist()
-    assert colours == [[128, 128, 128], [255, 1, 1], [1, 1, 255]]
+    # Grey where nothing changes, yellow where it gets brighter, blue where it gets darker.
+    darker, same, brighter = draw._colour(np.array([[[-0.2, 0, 0.2]]]), -0.2, 0.2, "cividis")[0, 0].astype(int)
+    for name in {*draw.COLOURS} - {"jet"}:  # readable without colours: the higher, the brighter
+        shades = draw._colour(np.arange(256)[None, None], 0, 255, name)[0, 0] @ np.array([0.299, 0.587, 0.114])
+        assert (np.diff(shades) > -1).all() and np.ptp(shades) > 150
+    assert np.ptp(same) < 8 and darker.argmax() == 2 and brighter.argmin() == 2
     curve = draw.draw_curve(shown.curve, shown.difference[0], 160)
     assert curve.shape == (160, 160, 3) and (curve[10, 120:] == 255).all() and (curve[159, :20] != 255).any()
 
 
 def test_report_of_an_evaluation(tmp_path):
-    visualize("emim_tiny_motion", [sample_video()], ["cam"], None, "jet", str(tmp_path), 48, "cpu")
+    visualize("emim_tiny_motion", [sample_video()], ["cam"], None, "inferno", str(tmp_path), 48, "cpu")
     report = json.loads((tmp_path / "evaluation.json").read_text())
     assert {*report["maps"]} == {"cam", "gradcam", "shuffled", "noise"}
     assert {row["head"] for row in report["motion"] if row["network"] == "trained"} == {0, 1, 2, "all"}
@@ -231,8 +234,10 @@ def test_mistakes_are_told(tmp_path, model, network, video, what, label, words):
 
 def test_a_mistake_leaves_no_folder(tmp_path):
     with pytest.raises(UserError, match="no class 'nothing'"):
-        visualize("emim_tiny_motion", [sample_video()], ["cam"], "nothing", "jet", str(tmp_path / "out"), None, "cpu")
+        visualize(
+            "emim_tiny_motion", [sample_video()], ["cam"], "nothing", "inferno", str(tmp_path / "out"), None, "cpu"
+        )
     with pytest.raises(UserError, match="would both be"):
         twice = [sample_video()] * 2
-        visualize("emim_tiny_motion", twice, ["cam"], None, "jet", str(tmp_path / "out"), None, "cpu")
+        visualize("emim_tiny_motion", twice, ["cam"], None, "inferno", str(tmp_path / "out"), None, "cpu")
     assert not (tmp_path / "out").exists()
