@@ -1,6 +1,7 @@
 """The distribution: what is installed works outside the repository, and tells when another ``slowfast`` is found."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,14 @@ def test_every_command_has_a_tool(site):
     assert {"slowfast-train", "slowfast-predict"} <= entry_points(site).keys()
     for command in entry_points(site).values():
         assert (site / f"{command.replace(':', '/')}.py").is_file()
+
+
+@pytest.mark.parametrize("command", ["slowfast-visualize", "slowfast-test"])
+def test_help_of_a_command_names_commands(site, tmp_path, command):
+    shown = start(site, tmp_path, call(site, command), "--help").stdout
+    assert shown.startswith(f"usage: {command} ") and f"  {command} --" in shown and ".py" not in shown
+    assert set(re.findall(r"slowfast-[a-z-]+", shown)) <= entry_points(site).keys()
+    assert start(site, tmp_path, call(site, command), "--no").stderr.startswith(f"usage: {command} ")
 
 
 def test_another_package_of_the_same_name_is_told(site, tmp_path):

@@ -173,7 +173,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     example = f"example:\n  python tools/prepare_data.py {next(iter(EXAMPLES.values()))}"
     options = {"epilog": example, "formatter_class": Formatter}
-    parser = Parser(prog="prepare_data.py", description="Prepare data sets; every command has a --help.", **options)
+    parser = Parser(description="Prepare data sets; every command has a --help.", **options)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (add_options, run, text) in COMMANDS.items():
         options["epilog"] = f"example:\n  python tools/prepare_data.py {EXAMPLES[name]}"

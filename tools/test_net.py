@@ -29,7 +29,9 @@ def from_scores(argv: list[str]) -> None:
     from slowfast.utils.metrics import ENSEMBLE_METHODS
 
     parser = argparse.ArgumentParser(
-        prog="test_net.py --from-scores", description=FROM_SCORES, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"{Path(sys.argv[0]).name} --from-scores",
+        description=FROM_SCORES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="score file (.npz)")
     method = "how views become one score: mean_probability for models whose logits differ in scale; default: as tested"

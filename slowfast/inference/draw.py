@@ -133,7 +133,7 @@ def _prompt_panels(prompts: MotionPrompts, frames: np.ndarray, colours: str, fac
     still = float(np.interp(0, *prompts.curve))
     title = f"A(D), slope {prompts.slope:.3g}, shift {prompts.shift:.3g}, A(0) {still:.3f}"
     shown = np.stack([draw_curve(prompts.curve, values, factor * frames.shape[1]) for values in prompts.difference])
-    yield Panel(title, shown, note="; bars: how often the frame has each D, log scale, D from -1.1 to 1.1")
+    yield Panel(title, shown, note="; across: D, -1.1 to 1.1, up: A, 0 to 1; bars: how often each D is, log scale")
 
 
 def draw_curve(curve: np.ndarray, values: np.ndarray, side: int) -> np.ndarray:
@@ -249,7 +249,7 @@ def draw_strip(panels: Sequence[Panel], headline: str) -> np.ndarray:
     num_frames = len(panels[0].frames)
     chosen = np.unique(np.linspace(0, num_frames - 1, min(num_frames, _MAX_FRAMES)).round().astype(int))
     rows = [(panel.title + panel.note, draw_row(panel, chosen)) for panel in panels]
-    width = max(row.shape[1] for _, row in rows)
+    width = max(2 * _FILM_WIDTH, *(row.shape[1] for _, row in rows))
     rows = [part for title, row in rows for part in (text_line(title, width), _pad(row, row.shape[0], width))]
     return np.concatenate([text_line(headline, width), *rows])
 
