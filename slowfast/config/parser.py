@@ -57,7 +57,10 @@ class CfgNode(_YacsCfgNode):
         """Override values by ``["KEY", value, "KEY", value, ...]``; strings are read as YAML, as in a file."""
         if len(cfg_list) % 2:
             hint = "; no = between them" if any("=" in str(word) for word in cfg_list[0::2]) else ""
-            raise UserError(f"overrides must come as KEY VALUE pairs{hint}, found {len(cfg_list)} words: {cfg_list}")
+            found = " ".join(map(str, cfg_list))
+            raise UserError(
+                f"command line: settings must be KEY VALUE pairs{hint}, found an odd number of words: {found}"
+            )
         for full_key, value in zip(cfg_list[0::2], cfg_list[1::2], strict=True):
             nested: Any = value
             for part in reversed(str(full_key).split(".")):
@@ -202,10 +205,14 @@ def _decode(value: Any) -> Any:
         return value
 
 
+# In messages.
+_KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", list: "a list"}
+
+
 def _coerce(value: Any, default: Any, where: str) -> Any:
     """Return ``value`` in the type of ``default``; only int -> float and tuple -> list convert."""
     if isinstance(value, dict):
-        raise UserError(f"{where} takes a {type(default).__name__}, found a section: {value!r}")
+        raise UserError(f"{where} takes {_KINDS[type(default)]}, found a section: {value!r}")
     decoded = _decode(value) if not isinstance(default, str) else value
     if isinstance(decoded, tuple):
         decoded = list(decoded)
@@ -213,9 +220,7 @@ def _coerce(value: Any, default: Any, where: str) -> Any:
         decoded = float(decoded)
     # Exact types: a bool is an int to isinstance.
     if type(decoded) is not type(default):
-        raise UserError(
-            f"{where} takes a {type(default).__name__} such as {default!r}, found {value!r} ({type(decoded).__name__})"
-        )
+        raise UserError(f"{where} takes {_KINDS[type(default)]} such as {default!r}, found {value!r}")
     if isinstance(decoded, list) and default:
         decoded = [_coerce(item, default[0], f"{where}[{i}]") for i, item in enumerate(decoded)]
     return decoded

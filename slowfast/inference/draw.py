@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torchvision.utils import flow_to_image
 
-from slowfast.inference.evaluate import evaluate
+from slowfast.inference.evaluate import MIN_CLIPS, evaluate
 from slowfast.inference.explain import Explanation, MotionField, MotionPrompts, explain
 from slowfast.inference.inputs import Inputs, expand
 from slowfast.inference.model import load_model
@@ -67,6 +67,8 @@ def visualize(
     setup_logging(None, True)
     if not inputs and num_clips is None:
         raise UserError("there is nothing to show: name a video, or --evaluate")
+    if num_clips is not None and num_clips < MIN_CLIPS:
+        raise UserError(f"--evaluate is {num_clips}; allowed: at least {MIN_CLIPS} clips")
     loaded = load_model(model, device)
     folder = Path(out)
     videos = Inputs(expand(inputs, loaded.cfg), loaded.cfg) if inputs else None

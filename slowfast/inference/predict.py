@@ -52,8 +52,9 @@ def predict(
         UserError: none of them has one; then nothing is written.
     """
     setup_logging(None, True)
-    if top < 1 or workers < 0:
-        raise UserError(f"--top is {top} and --workers {workers}; allowed: at least 1 and at least 0")
+    for option, value, least in (("--top", top, 1), ("--workers", workers, 0)):
+        if value < least:
+            raise UserError(f"{option} is {value}; allowed: at least {least}")
     if stride_sec is not None and window_sec is None:
         raise UserError("--stride-sec needs --window-sec")
     if out is not None:
@@ -117,8 +118,9 @@ def write_timelines(
     model: VideoModel, videos: Inputs, window_sec: float, stride_sec: float, top: int, out: str | None
 ) -> int:
     """Log, and write as JSON and PNG, the classes of windows over the time of each video; return the exit status."""
-    if not stride_sec > 0 or not window_sec > 0:
-        raise UserError(f"--window-sec is {window_sec:g} and --stride-sec {stride_sec:g}; allowed: above 0")
+    for option, value in (("--window-sec", window_sec), ("--stride-sec", stride_sec)):
+        if not value > 0:
+            raise UserError(f"{option} is {value:g}; allowed: above 0")
     num_bad = 0
     for record in videos.records:
         try:

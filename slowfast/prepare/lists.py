@@ -152,7 +152,7 @@ def find_file(folder: Path, *names: str) -> Path:
     """Return the file of ``folder`` that has one of the names under which it is distributed."""
     found = [name for name in names if (folder / name).is_file()]
     if len(found) != 1:
-        there_is = " and ".join(found) or "neither"
+        there_is = " and ".join(found) or "none"
         raise UserError(f"--annotations {folder} needs one file {' or '.join(names)}; there is {there_is}")
     return folder / found[0]
 

@@ -213,7 +213,7 @@ def load_scores(path: str) -> Scores:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, AttributeError) as error:
-        raise UserError(f"{path} is no score file (.npz), or it is damaged: {error}") from error
+        raise UserError(f"{path} is no score file (.npz), or it is damaged") from error
     missing = [name for name in ("videos", "labels", "logits") if name not in arrays]
     if missing:
         raise UserError(f"{path} is no score file: it has no {', '.join(missing)}; found: {', '.join(arrays)}")
