@@ -81,6 +81,7 @@ def dry_run(cfg, process, tasks: tuple[str, ...], command: str) -> None:
     if problems:
         lines = "".join(f"\n- {problem}" for problem in dict.fromkeys(problems))
         raise UserError(f"dry run: what is here was checked, but something is missing or wrong:{lines}")
+    logger.info("dry run: nothing is missing; the same command without --dry-run starts")
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ def _read_some(loader, evaluation: Evaluation, kind: str) -> tuple[Batch, float]
         raise UserError(f"none of the first {len(keys)} {kind} items can be decoded, see above")
     clips = evaluation.normalize(batch.clips)
     labels = (batch.labels if batch.labels.dim() == 1 else batch.labels.nonzero()[:, 1]).unique().tolist()
-    message = "first %d %s items: clips %s, mean %.2f, standard deviation %.2f, labels %s"
+    message = "first %d %s items: clips %s (clips, RGB, frames, height, width), mean %.2f, deviation %.2f, labels %s"
     logger.info(message, len(keys), kind, tuple(clips.shape), clips.mean(), clips.std(), labels)
     return batch, seconds
 

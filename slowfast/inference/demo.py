@@ -31,7 +31,8 @@ def build_page(model: VideoModel, title: str, folder: Path) -> Any:
     try:
         import gradio
     except ImportError as error:
-        raise UserError('gradio is missing, which the page needs: pip install "slowfast-emim[demo]"') from error
+        advice = 'pip install "slowfast-emim[demo]", in the repository pip install -r requirements-demo.txt'
+        raise UserError(f"gradio is missing, which the page needs: {advice}") from error
 
     def show(video: str | None) -> tuple[dict | None, str | None, str | None]:
         """Return probabilities, and the paths of a strip of pictures and of a video, of an uploaded video."""

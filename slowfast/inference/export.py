@@ -222,7 +222,8 @@ def _write_onnx(model: VideoModel, folder: Path, source: str, half: bool) -> Run
         import onnxruntime
         from onnxscript import optimizer
     except ImportError as error:
-        raise UserError(f'{error.name} is missing, which ONNX needs: pip install "slowfast-emim[export]"') from error
+        advice = 'pip install "slowfast-emim[export]", in the repository pip install -r requirements-export.txt'
+        raise UserError(f"{error.name} is missing, which ONNX needs: {advice}") from error
     logger.info("tracing and translating, which takes minutes for large models")
     network = copy.deepcopy(model.model)
     for module in network.modules():

@@ -285,7 +285,7 @@ class Transformers(Wrapped):
         try:
             import transformers
         except ImportError as error:
-            advice = 'pip install "slowfast-emim[zoo]", or requirements-zoo.txt'
+            advice = 'pip install "slowfast-emim[zoo]", in the repository pip install -r requirements-zoo.txt'
             raise UserError(f"{cfg.MODEL.MODEL_NAME} needs the package transformers ({advice})") from error
         prefix, frames, side, argument, *data = TRANSFORMERS[name]
         kind = getattr(transformers, f"{prefix}Config")
