@@ -1,6 +1,5 @@
-"""README.md and the pages of docs are true: Python, keys, counts, figures, the files and pages that they name."""
+"""README.md and the pages of docs are true: Python, keys, counts, the files and pages that they name."""
 
-import csv
 import html
 import json
 import os
@@ -19,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "exp/README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TOUR = ROOT / "docs/tour.ipynb"
 TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
-README, ALL = TEXTS["README.md"], "\n".join(TEXTS.values())
+ALL = "\n".join(TEXTS.values())
 # Of the parts of one's own, tests/engine/test_user_modules.py trains with those of docs/extending.md.
 BLOCKS = [
     re.sub(r"^ {3}", "", block, flags=re.M)
@@ -50,7 +49,9 @@ def test_python_of_the_pages_and_the_tour_runs():
     cells = json.loads(TOUR.read_text(encoding="utf-8"))["cells"]
     codes += [["\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")]]
     shown = run([sys.executable, "-c", "\nprint('end')\n".join(code for (code,) in codes)], timeout=120)
-    assert ["moving up-right" in part for part in shown.split("end\n")] == [True] * 3
+    best = "moving up-right 93.4 %"  # as the comments of both pages say
+    pages, (*parts, tour) = TEXTS["README.md"] + TEXTS["docs/use.md"], shown.split("end\n")
+    assert all(best in part for part in parts) and "moving up-right" in tour and pages.count(f"{best}, ...") == 2
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -90,25 +91,6 @@ def test_named_paths_and_links_exist(page):
     missing += [link for link, _ in links if not (page.parent / link).exists()]
     missing += [f"{link}#{to}" for link, to in links if to and to not in anchors(page.parent / link if link else page)]
     assert not missing
-
-
-def test_figures_are_those_of_their_sources():
-    with open(ROOT / "exp/results.csv", newline="", encoding="utf-8") as file:
-        results = {row["name"]: row for row in csv.DictReader(file)}
-    rows = re.findall(r"^\| (EMIM|UniFormer)-(\w), (\d+) frames \| (.+) \| (.+) \| (.+) \|$", README, flags=re.M)
-    assert len(rows) == 3
-    for family, size, frames, *figures in rows:
-        name = f"{family}_{size}{frames}".lower()
-        runs = [f"{name}_ssv1_k400", f"{name}_ssv2_k400", f"{name}_k400_in1k"]
-        assert figures == [results[run]["paper_top1"] for run in runs]
-    ours = f"top-1 {float(results['quickstart']['our_top1']):.1f} %"
-    (order,) = re.findall(rf"{ours}[,;]\s+(backwards .+?, shuffled .+?, from one frame \S+ %)", README)
-    assert order in " ".join(TEXTS["docs/results.md"].split()) and ours in TEXTS["docs/results.md"]
-    forward, step = re.findall(r"CPU, fp32 \| (\S+) of the time forward, (\S+) of a training step", README)[0]
-    assert f"| fp32 | {forward} | {step} |" in TEXTS["docs/notes/speed.md"]
-    for name, gflops in zip(("emim_s", "emim_b"), re.findall(r"(\d+) and (\d+) GFLOPs", README)[0]):
-        (counted,) = re.findall(rf"^\| `{name}` \|.* (\S+) \|$", TEXTS["docs/models.md"], flags=re.M)
-        assert round(float(counted)) == int(gflops)
 
 
 def test_pictures_are_small_and_the_figure_has_the_names_and_sizes_of_the_code():

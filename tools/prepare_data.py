@@ -23,6 +23,9 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionH
     """Shows a default where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
+        if isinstance(action.default, (list, tuple)):
+            values = " ".join(map(str, action.default))
+            return f"{action.help} (default: {values})" if values else action.help
         return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
@@ -42,7 +45,8 @@ class Parser(argparse.ArgumentParser):
 
         convert.__name__ = type(low).__name__  # argparse names it in its message
         options = {"metavar": "X"} | options
-        self.add_argument(flag, type=convert, default=default, help=f"{text}; {low} to {high}", **options)
+        allowed = f"at least {low}" if high == math.inf else f"{low} to {high}"
+        self.add_argument(flag, type=convert, default=default, help=f"{text}; {allowed}", **options)
 
 
 def add_release(parser: Parser, command: str) -> None:

@@ -31,7 +31,7 @@ def weight_decay_groups(model: nn.Module, weight_decay: float, decay_relative_bi
         f"{weight_decay if kind in decayed_kinds else 0:g} for {count} {kind}"
         for kind, count in Counter(kinds.values()).items()
     ]
-    logger.info("weight decay: %s", ", ".join(named))
+    logger.info("weight decay of tensors: %s", ", ".join(named))
     # Groups list parameters in the order of the model: checkpoints know a parameter's state by its place.
     decayed = [parameter for parameter, kind in kinds.items() if kind in decayed_kinds]
     exempt = [parameter for parameter, kind in kinds.items() if kind not in decayed_kinds]
@@ -44,7 +44,7 @@ def _kind(name: str, parameter: nn.Parameter, is_of_norm: bool) -> str:
     if is_of_norm:
         return "norms"
     if parameter.dim() <= 1:
-        return "one-dimensional"
+        return "biases and other vectors"
     return "position tables" if TABLES.search(name.rpartition(".")[2]) else "weights"
 
 
