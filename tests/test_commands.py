@@ -116,6 +116,14 @@ def test_commands_are_taken_by_their_tools(tool, monkeypatch):
             get_cfg().merge_from_list(settings)
 
 
+def test_the_quickstart_without_the_repository_makes_the_same_clips():
+    (made,) = re.findall(r"(tools/prepare_data\.py .*\n.*\n.*)\n", (ROOT / "exp/quickstart/run.sh").read_text())
+    (told,) = [arguments for page, *_, tool, arguments in CALLS if (page, tool) == ("docs/install.md", "prepare_data")][
+        :1
+    ]
+    assert as_tool(made.replace("\\\n", " ")) == ("prepare_data", told)
+
+
 def test_options_in_running_text_exist():
     sources = "".join(path.read_text() for path in [*ROOT.glob("tools/*.py"), ROOT / "slowfast/engine/run.py"])
     sources += " ".join(f'"--{name}"' for name in ("clips", "size", "heads"))  # of keywords of benchmark op

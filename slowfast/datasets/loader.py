@@ -53,8 +53,8 @@ class TrainSampler(Sampler):
     def __post_init__(self) -> None:
         if self.global_batch % self.world_size or self.num_videos < self.global_batch:
             raise UserError(
-                f"TRAIN.BATCH_SIZE is {self.global_batch} (videos over all processes); allowed: a multiple of the "
-                f"number of processes, {self.world_size}, up to the number of training videos, {self.num_videos}"
+                f"TRAIN.BATCH_SIZE is {self.global_batch} (videos over all processes); allowed: multiples of "
+                f"{self.world_size} (the processes) up to {self.num_videos} (the training videos)"
             )
 
     def set_epoch(self, epoch: int, first_step: int = 0) -> None:

@@ -89,5 +89,7 @@ def test_balanced_classes_come_equally_often_on_any_number_of_processes(world_si
 
 def test_impossible_batches_are_refused():
     for num_videos, world_size in ((100, 3), (31, 1)):
-        with pytest.raises(UserError, match=rf"TRAIN\.BATCH_SIZE is 32 .* {world_size}, up to .* {num_videos}"):
+        with pytest.raises(
+            UserError, match=rf"TRAIN\.BATCH_SIZE is 32 .* {world_size} .the processes. up to {num_videos} "
+        ):
             TrainSampler(num_videos, 32, 0, world_size, 0)

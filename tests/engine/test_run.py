@@ -77,7 +77,7 @@ def test_a_run_leaves_what_is_needed_to_read_and_repeat_it(run, tmp_path):
         (["SOLVER.BASE_RL", 1], ["unknown key SOLVER.BASE_RL; did you mean SOLVER.BASE_LR"]),
         (["SOLVER.MAX_EPOCH"], ["KEY VALUE pairs"]),
         (["EMIM.WINDOW", "[4, 7]"], ["EMIM.WINDOW", "stage 3", "odd", "found 4"]),
-        (["TRAIN.BATCH_SIZE", 100], ["TRAIN.BATCH_SIZE is 100", "up to the number of training videos, 24"]),
+        (["TRAIN.BATCH_SIZE", 100], ["TRAIN.BATCH_SIZE is 100", "up to 24 (the training videos)"]),
         (["TRAIN.PRECISION", "fp8"], ["TRAIN.PRECISION is 'fp8'; allowed: auto | fp32 | bf16 | fp16"]),
         (["TRAIN.MICRO_BATCH_SIZE", "auto"], ["allowed on a CPU: a number of clips"]),
         (["SOLVER.COSINE_END_LR", 0.1], ["SOLVER.COSINE_END_LR 0.1 is above SOLVER.BASE_LR 0.001"]),
