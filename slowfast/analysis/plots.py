@@ -46,7 +46,7 @@ def plot_curves(curves: Mapping[str, Sequence[Sequence[Mapping[int, float]]]], p
             axis.plot(epochs, values.mean(), color=color, marker=marker, markersize=4, label=name)
         axis.set_ylabel(label)
     axes[1].set_xlabel("epoch")
-    axes[1].xaxis.get_major_locator().set_params(integer=True)
+    axes[1].xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     return _save(figure, path)
 
 

@@ -100,10 +100,10 @@ def plot_learning_curves(train: Sequence[dict], val: Sequence[dict], path: str) 
         label = f"validation, {metric.replace('top1', 'top-1')}"
         accuracy_axis.plot(epochs, [entry[metric] for entry in val], marker="o", label=label)
     accuracy_axis.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 101))
-    accuracy_axis.legend(loc="lower right")
+    accuracy_axis.legend()
     for axis in (loss_axis, accuracy_axis):
         axis.grid(alpha=0.3)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     figure.savefig(path, dpi=120)
 
 
