@@ -53,7 +53,7 @@ def report_loading(
             "milliseconds per video on one core; finish (normalise, erase) is not the worker's",
             "  ".join(f"{stage} {ms[stage]:.2f}" for stage in STAGES),
             f"worker {worker_ms:.2f} for {num_clips} clips: {1000 * num_clips / worker_ms:.1f} clips/s per core, "
-            f"decoding {ms['decode'] / worker_ms:.0%} of the time",
+            f"decoding {100 * ms['decode'] / worker_ms:.0f} % of the time",
         ]
         if compare_plain:
             ratio = ms["plain"] / (worker_ms + ms["finish"])

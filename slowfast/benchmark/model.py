@@ -76,6 +76,7 @@ def time_models(
     batch = torch.randn(clips, *size, device=where)
     models = {name: build_model(settings) for name, settings in cfgs.items()}
     lines = [machine_line(where), f"batches of {clips} x {_text(size)}, medians of {rounds} rounds in turn"]
+    lines += ["in brackets: the speed and the memory, those of the first line being 1 and 100 %"]
     width = max(map(len, models))
     lines.append(f"{'':{width + 6}}  {'forward':<32}  forward + backward")
     rows: list[dict] = []
@@ -126,7 +127,7 @@ def _step(model: nn.Module, clips: torch.Tensor, precision: str) -> None:
 def _column(row: dict, base: dict, kind: str) -> str:
     ms, num_bytes = row[f"{kind}_ms"], row[f"{kind}_bytes"]
     speed, memory = base[f"{kind}_ms"] / ms, num_bytes / base[f"{kind}_bytes"]
-    return f"{ms:8.1f} ms ({speed:5.2f}x) {num_bytes / 2**20:5.0f} MiB ({memory:4.0%})"
+    return f"{ms:8.1f} ms ({speed:5.2f}x) {num_bytes / 2**20:5.0f} MiB ({100 * memory:3.0f} %)"
 
 
 def _text(shape: Sequence[int]) -> str:

@@ -63,6 +63,7 @@ def time_emim(
     step_ms = time_in_turn(steps, rounds)
     title = f"EMIM attention, {clips} x {frames} x {size} x {size} tokens, {heads} heads of {channels}, window {window}"
     lines = [machine_line(device), f"{title}, {precision}, medians of {rounds} rounds in turn"]
+    lines += ["in brackets: the speed, that of the reference being 1"]
     for name, ms in forward_ms.items():
         line = f"{name:>10}: forward {ms:9.3f} ms ({forward_ms['reference'] / ms:5.2f}x), "
         if name in step_ms:

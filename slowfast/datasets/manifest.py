@@ -113,7 +113,8 @@ def _parse_line(
         problem = f"found {len(fields)} fields separated by {separator!r}, expected {len(names)} non-empty ones, "
         problem += f"{expected}, by DATA.SOURCE {source}"
     elif len(numbers) < len(parts):
-        problem = f"{' '.join(names[1:])} {fields[1:]} must be integers; expected {expected}, without a header line"
+        found = f"{' '.join(names[1:])} {' '.join(fields[1:])!r}"
+        problem = f"{found} must be integers; expected {expected}, without a header line"
         problem += "; several labels need DATA.MULTI_LABEL True" if _LABELS.fullmatch(fields[-1]) else ""
     elif wrong:
         rule = f"outside 0 to {num_classes - 1}, for MODEL.NUM_CLASSES is {num_classes}" if num_classes else "negative"
