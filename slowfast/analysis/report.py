@@ -1,5 +1,6 @@
 """Report of a study: tables (CSV, Markdown), pictures, a line per run, and the versions that made them."""
 
+import itertools
 import json
 import os
 import shlex
@@ -27,6 +28,7 @@ HOW_TO_READ = (
     "billions of multiply-accumulates per clip; clips_per_sec is the median over the epochs, on the device named. "
     "Where selected_on_test is yes, checkpoints were chosen on the videos of the test, and the accuracies are too high."
 )
+_MOST_SETTINGS = 8  # in a table for people; the CSV has all
 
 
 def write_report(study: Study, command: Sequence[str]) -> None:
@@ -88,12 +90,13 @@ def summarize(table: Table, settings: dict[str, dict[str, Any]], runs: pd.DataFr
     ``settings`` are by the name of runs; ``runs`` has a line per finished run.
     """
     own_settings = [settings[name] for name in table.rows.values()]
-    keys = [key for key in own_settings[0] if any(other[key] != own_settings[0][key] for other in own_settings)]
+    names = dict.fromkeys(itertools.chain(*own_settings))  # MODEL.ARGS are other ones for other networks
+    keys = [key for key in names if any(other.get(key) != own_settings[0].get(key) for other in own_settings)]
     by_name = {name: runs[runs["config"] == name].set_index("seed") for name in settings}
     lines = []
     for row, name in table.rows.items():
         own = by_name[name]
-        line = {"config": row, **{key: in_yaml(settings[name][key]) for key in keys}}
+        line = {"config": row, **{key: in_yaml(settings[name][key]) if key in settings[name] else "" for key in keys}}
         line |= {"same_runs_as": name if name != row else "", "seeds": " ".join(map(str, own.index))}
         figures = {accuracy: own[accuracy] for accuracy in ACCURACIES}
         if table.baseline:
@@ -109,7 +112,9 @@ def summarize(table: Table, settings: dict[str, dict[str, Any]], runs: pd.DataFr
 
 
 def markdown(lines: pd.DataFrame) -> str:
-    """Return the lines of a table for people, means with their intervals."""
+    """Return the lines of a table for people, means with their intervals; settings where a page has room for them."""
+    settings = list(lines.columns[1 : lines.columns.get_loc("same_runs_as")])
+    lines = lines.drop(columns=settings if len(settings) > _MOST_SETTINGS else [])
     figures = [name for name in lines if f"{name}_plus_minus" in lines]
     is_shared = lines["same_runs_as"].any()
     shown = lines.drop(columns=[f"{name}_plus_minus" for name in figures] + ([] if is_shared else ["same_runs_as"]))

@@ -142,6 +142,15 @@ def test_table_of_known_numbers(runs):
     assert "| 90.00 " in text and "1000" in text
 
 
+def test_networks_with_arguments_of_their_own_share_a_table(runs):
+    many = {f"UNIFORMER.KEY_{number}": number for number in range(9)}
+    settings = {"off": {"MODEL.ARGS.stem_stride": 2}, "on": {"MODEL.ARGS.width": 40} | many}
+    lines = summarize(Table("title", "off", {"off": "off", "on": "on"}), settings, runs)
+    assert lines[["MODEL.ARGS.stem_stride", "MODEL.ARGS.width"]].to_numpy().tolist() == [["2", ""], ["", "40"]]
+    # Eleven columns of settings have no room on a page.
+    assert "MODEL.ARGS" not in markdown(lines) and "66.00 ± 76.24" in markdown(lines)
+
+
 def test_pictures_have_names_and_intervals_within_what_an_accuracy_can_be(tmp_path):
     names = [f"row_{number}$" for number in range(20)]
     lines = pd.DataFrame({"config": names, "gflops": 85.2, "top1": 50.0, "top1_plus_minus": [80.0] * 19 + [None]})
