@@ -5,6 +5,7 @@ import io
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import jinja2
@@ -56,7 +57,7 @@ def read_out(certificate: Mapping[str, Any]) -> list[str]:
         lines = [f"It sees no motion: at 1 token a frame {says['displacement 1']}, and chance is {CHANCE} %."]
     best, *others = _TEXTURES.values()
     loss = tests[best]["percent"] - np.mean([tests[name]["percent"] for name in others])
-    lines.append(f"On textures that it was not trained on it loses {loss:.1f} points on average.")
+    lines.append(f"On textures that it was not trained on, it loses {loss:.1f} points on average.")
     verdict = (
         "It is not time-blind: noise that only moves" if is_above["noise"] else "Time-blind: noise that only moves"
     )
@@ -66,8 +67,11 @@ def read_out(certificate: Mapping[str, Any]) -> list[str]:
     lines.append(f"{order}; with frames shuffled {shuffled} are answered right, with one frame repeated {single}.")
     if block := best_block(certificate):
         (row,) = (row for row in certificate["end_point_error"][block] if row["displacement"] == 1)
-        error = f"{row['epe_readout']:.2f} tokens by a linear readout, {row['epe']:.2f} by the softmax"
-        lines.append(f"Its affinities ({block}) tell a displacement of 1 token to within {error}.")
+        way = "{epe_readout:.2f} tokens by a linear readout ({epe_readout_untrained:.2f} before the training)".format(
+            **row
+        )
+        seen = f"{way}, {row['epe']:.2f} by the softmax"
+        lines.append(f"Its affinities ({block}) tell a displacement of 1 token to within {seen}.")
     else:
         lines.append(f"There are no affinities to read displacements from ({certificate['no_affinities']}).")
     if certificate["starts_from"]:
@@ -103,10 +107,14 @@ def draw_certificate(certificate: Mapping[str, Any], others: Sequence[Mapping[st
         if block := best_block(one):
             rows = one["end_point_error"][block]
             axes["error"].plot(np.log2(SPEEDS), [row["epe_readout"] for row in rows], **wide)
+            if number == 0:
+                before = [row["epe_readout_untrained"] for row in rows]
+                axes["error"].plot(np.log2(SPEEDS), before, "--", color=color, linewidth=1)
+                axes["error"].text(np.log2(SPEEDS[0]), before[0], "untrained", va="bottom", fontsize=8, color=color)
         axes["cost"].plot(one["cost"]["gflops"], one["tests"]["displacement 1"]["percent"], **look)
     _label(axes, certificate)
     handles, names = axes["speed"].get_legend_handles_labels()
-    for text in figure.legend(handles[::-1], names[::-1], loc="outside upper right", ncols=3).get_texts():
+    for text in figure.legend(handles[::-1], names[::-1], loc="outside upper right", ncols=6).get_texts():
         text.set_parse_math(False)
     return figure
 
@@ -127,7 +135,7 @@ def _label(axes: Mapping[str, Axes], certificate: Mapping[str, Any]) -> None:
         "texture": "On other textures, 1 token a frame",
         "error": "Do its affinities know where things go?",
         "time": "Time: noise that only moves, and clips whose frames are out of order",
-        "cost": "What it costs",
+        "cost": "Cost, and 1 token a frame",
     }
     for name, axis in [(name, axes[name]) for name in titles]:
         axis.set_title(titles[name], loc="left", fontsize=11)
@@ -135,25 +143,27 @@ def _label(axes: Mapping[str, Axes], certificate: Mapping[str, Any]) -> None:
         if name != "error":
             axis.set(ylim=(-3, 103), ylabel="direction right (%)")
             axis.axhline(CHANCE, color="#555555", linestyle=":")
-    axes["speed"].text(np.log2(SPEEDS[0]), CHANCE + 1.5, "chance", fontsize=8, color="#555555")
+    place = axes["time"].get_yaxis_transform()
+    axes["time"].text(1, CHANCE + 1, "chance ", transform=place, ha="right", fontsize=8, color="#555555")
     for name in ("speed", "error"):
         axes[name].set_xticks(np.log2(SPEEDS), [f"{speed:g}" for speed in SPEEDS])
         axes[name].set_xlabel("displacement (tokens of 8 px a frame)")
     for name, tests in (("texture", _TEXTURES), ("time", _TIME)):
         axes[name].set_xticks(range(len(tests)), tests, fontsize=9)
     axes["time"].set_ylabel("direction right, or opposite (%)")
-    axes["error"].set(ylabel="end-point error (tokens)", ylim=(0, None))
+    axes["error"].set_ylabel("end-point error (tokens)")
     if axes["error"].lines:
         axes["error"].plot(np.log2(SPEEDS), SPEEDS, color="#555555", linestyle=":", zorder=1)
         axes["error"].text(np.log2(SPEEDS[-1]), SPEEDS[-1], "no motion ", ha="right", fontsize=8, color="#555555")
     else:
         axes["error"].text(0.5, 0.5, "no affinities", transform=axes["error"].transAxes, ha="center")
+    axes["error"].set_ylim(0, None)
     axes["cost"].set_xlabel("GFLOPs a clip (multiply-accumulates)")
     axes["text"].axis("off")
-    lines = [f"• {line}" for line in read_out(certificate)] + ["", *facts(certificate)]
-    axes["text"].text(
-        0, 1, "\n".join(lines), transform=axes["text"].transAxes, va="top", fontsize=9.5, parse_math=False
-    )
+    lines = [wrap(f"• {line}", 165, subsequent_indent="   ") for line in read_out(certificate)]
+    lines += [[""], *(wrap(line, 165) for line in facts(certificate))]
+    told = {"transform": axes["text"].transAxes, "va": "top", "fontsize": 10, "parse_math": False}
+    axes["text"].text(0, 1, "\n".join(line for some in lines for line in some), in_layout=False, **told)
 
 
 def facts(certificate: Mapping[str, Any]) -> list[str]:
@@ -175,7 +185,7 @@ _PAGE = """<!doctype html>
 <title>Motion exam: {{ certificate.name }}</title>
 <style>
 body { font: 15px/1.4 sans-serif; margin: 1.5em auto; padding: 0 1em; color: #222; background: #fff; max-width: 1100px }
-img.page { max-width: 100% } .clips { display: flex; gap: 2em; flex-wrap: wrap }
+img.page { max-width: 100% } .clips { display: flex; gap: 2em; flex-wrap: wrap; margin-bottom: 2em }
 figure { margin: 0; max-width: 330px } figure img { image-rendering: pixelated; display: block }
 table { border-collapse: collapse } td, th { padding: 2px 10px; text-align: right } td:first-child { text-align: left }
 tr:nth-child(even) { background: #f2f5f8 }

@@ -165,9 +165,11 @@ def answer(runs: Sequence[Run], out: str) -> dict:
             return found
     process = Process(0, 1, 0, choose_device(runs[0].cfg.DEVICE, 0))
     found: dict[str, Any] = {"tested": tested, "answers": {}}
-    tokens: dict[str, dict] = {}
+    tokens: dict[str, dict] = {"epe": {}, "untrained": {}}
     for run in runs:
         model = load_tested(run.cfg, paths[run.name], list(DIRECTIONS))[0].to(process.device).eval()
+        torch.manual_seed(run.seed)
+        networks = {"epe": model, "untrained": build_model(run.cfg).to(process.device).eval()}
         for name, trial in TRIALS.items():
             if trial.part == run.name:
                 logger.info("seed %d: %s", run.seed, name)
@@ -179,10 +181,15 @@ def answer(runs: Sequence[Run], out: str) -> dict:
                 found["answers"][name] = views.logits[:, 0].argmax(axis=1).tolist()
                 if name.startswith("displacement") and "no_affinities" not in found:
                     try:
-                        tokens[name] = read_tokens(model, cfg, evaluation)
+                        for key, network in networks.items():
+                            tokens[key][name] = read_tokens(network, cfg, evaluation)
                     except UserError as error:
                         found["no_affinities"] = str(error)
-    found["end_point_error"] = {} if "no_affinities" in found else end_point_errors(tokens)
+    errors = {key: end_point_errors(of_network) for key, of_network in tokens.items() if "no_affinities" not in found}
+    found["end_point_error"] = errors.get("epe", {})
+    for block, rows in found["end_point_error"].items():
+        for row, untrained in zip(rows, errors["untrained"][block]):
+            row["epe_readout_untrained"] = untrained["epe_readout"]
     write_json(file, found)
     return found
 
