@@ -170,9 +170,10 @@ def facts(certificate: Mapping[str, Any]) -> list[str]:
     """Return lines on the network, the exam and how to read the page."""
     cost, exam = certificate["cost"], certificate["exam"]
     clips = ", then ".join(f"{number:,} of {part}" for part, number in exam["training_clips"].items())
+    settings = "".join(f", {key} {value}" for key, value in certificate["settings"].items())
     return [
-        f"{certificate['model']}: {cost['parameters']:,} parameters, {cost['gflops']:.2f} GFLOPs a clip, trained at "
-        f"{cost['clips_per_sec']:.1f} clips/s a run ({cost['device']}, torch {cost['torch']}).",
+        f"{certificate['model']}{settings}: {cost['parameters']:,} parameters, {cost['gflops']:.2f} GFLOPs a clip, "
+        f"trained at {cost['clips_per_sec']:.1f} clips/s a run ({cost['device']}, torch {cost['torch']}).",
         f"Seeds {exam['seeds']}, each trained on {clips} (6 frames of 64 x 64 px), and tested on {exam['test_clips']} "
         "clips each time.",
         "Marks: means of the seeds, 95 % Wilson intervals over the clips; black dots: single seeds of "

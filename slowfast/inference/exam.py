@@ -41,7 +41,8 @@ PARTS = ("camouflage", "noise")  # the second one starts from the first
 SEEDS = (1, 2)
 CHANCE = 100 / len(DIRECTIONS)  # percent
 SPEEDS = (0.25, 0.5, 1.0, 2.0, 3.0)  # tokens a frame
-# What a network's configuration says in these sections is replaced by the exam's; DATA.MEAN and DATA.STD are kept.
+# What a network's configuration says in these sections is replaced by the exam's, but for a few keys.
+KEPT = ("DATA.MEAN", "DATA.STD")
 REPLACED = ("DATA", "AUG", "MIXUP", "DATA_LOADER", "LOSS", "SOLVER", "TRAIN", "TEST", "TENSORBOARD", "WANDB", "DIST")
 REPLACED += ("RNG_SEED", "OUTPUT_DIR", "LOG_PERIOD")
 
@@ -140,13 +141,16 @@ def take(cfg: str, model: str, opts: Sequence[str], out: str, jobs: int) -> int:
             logger.error("no certificate: %s failed; the same command continues", ", ".join(map(str, failed)))
             return 1
     answers = [answer([runs[part][index] for part in PARTS], out) for index in range(len(SEEDS))]
-    changed = {key: value for key, value in zip(opts[0::2], opts[1::2]) if key.startswith(REPLACED)}
+    pairs = zip(opts[0::2], opts[1::2])
+    settings = {key: value for key, value in pairs if not key.startswith((*WITHOUT_EFFECT, "DEVICE"))}
+    changed = {key for key in settings if key.split(".")[0] in REPLACED and key not in KEPT}
     facts = {
         "name": name,
         "model": parts[PARTS[0]].MODEL.MODEL_NAME,
+        "settings": {key: value for key, value in settings.items() if key not in changed},
         "starts_from": parts[PARTS[0]].MODEL.PRETRAINED,
         "exam": {"training_clips": counts, "seeds": [*SEEDS], "test_clips": len(answers[0]["labels"]),
-                 "changed": {key: value for key, value in changed.items() if not key.startswith(WITHOUT_EFFECT)}},
+                 "changed": {key: value for key, value in settings.items() if key in changed}},
         "cost": cost | measure_speed([*runs[PARTS[0]], *runs[PARTS[1]]]),
     }  # fmt: skip
     write_certificate(out, facts | grade(answers), read_references())

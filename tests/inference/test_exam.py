@@ -19,7 +19,7 @@ from slowfast.synthetic.stimuli import Stimulus, StimulusSpec
 from slowfast.utils.errors import UserError
 
 TINY = ["DATA.ARGS.num_train", "16", "DATA.ARGS.num_val", "16", "SOLVER.MAX_EPOCH", "1", "SOLVER.WARMUP_EPOCHS", "0.5"]
-TINY += ["DEVICE", "cpu"]
+TINY += ["DEVICE", "cpu", "UNIFORMER.MLP_RATIO", "2.0", "DATA.MEAN", "[0.5,0.5,0.5]"]
 
 
 def run_here(study, jobs):
@@ -92,7 +92,9 @@ def test_network_is_the_users_and_the_rest_is_the_exams(out, network, certificat
     for first, second in zip(runs["camouflage"], runs["noise"]):
         assert first.folder == second.cfg.MODEL.PRETRAINED and second.seed == first.seed
     assert len({run.folder for part in runs.values() for run in part}) == 2 * len(exam.SEEDS) == 4
-    assert [*certificate["exam"]["changed"]] == TINY[0:8:2]  # not where it ran
+    assert parts["noise"].DATA.MEAN == [0.5] * 3
+    assert [*certificate["exam"]["changed"]] == TINY[0:8:2]
+    assert [*certificate["settings"]] == ["UNIFORMER.MLP_RATIO", "DATA.MEAN"]  # not where it ran
     assert exam.read_network("", "emim_tiny", [])[1]["noise"].UNIFORMER.EMBED_DIM == [48, 64, 96, 96]
 
 
