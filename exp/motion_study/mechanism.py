@@ -19,6 +19,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
 
 from report import KEYS, TEXTURES, read_run
+
 from slowfast.config import CONFIG_FILE, load_cfg
 from slowfast.engine.test import Evaluation, load_tested, score_views
 from slowfast.inference.exam import read_tokens
