@@ -36,7 +36,7 @@ def test_a_clip_behind_motion_prompts_has_one_more_frame():
 
 @pytest.mark.parametrize("num_frames", [8, 16])
 def test_gestures_have_the_size_of_the_configuration_and_the_labels_of_the_filmed_ones(num_frames):
-    cfg = load_cfg("configs/filmed/pretraining_gestures.yaml", ["DATA.NUM_FRAMES", num_frames])
+    cfg = load_cfg("configs/filmed/pretraining_emim_gestures.yaml", ["DATA.NUM_FRAMES", num_frames])
     train = build_dataset(cfg, "train")
     assert train[0, 7].clips.shape == (1, 3, num_frames, 96, 96) and train[0, 7].label == 7
     # In the order in which tools/prepare_data.py folder lists the classes of the filmed ones.

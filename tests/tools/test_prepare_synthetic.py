@@ -75,7 +75,7 @@ def test_scenes_have_their_own_options_and_two_lists(tmp_path):
     assert (description["style"], description["camera_pan"], description["clutter"]) == ("scenes", [0.01, 0.02], 4)
 
 
-@pytest.mark.parametrize("name", ["motion_study/emim", "filmed/pretraining_gestures"])
+@pytest.mark.parametrize("name", ["motion_study/emim", "filmed/pretraining_emim_gestures"])
 def test_the_configuration_that_renders_stimuli_reads_them_as_videos(tmp_path, capsys, name):
     few = ["DATA.ARGS.num_train", "3", "DATA.ARGS.num_val", "5"]
     command = ["stimuli", "--cfg", f"configs/{name}.yaml", "--out", str(tmp_path), "--workers", "1", "--epochs", "2"]
