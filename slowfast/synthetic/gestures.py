@@ -71,6 +71,8 @@ class GestureSpec(Arguments):
     def __post_init__(self) -> None:
         if self.rest[1] >= 0.5:
             raise UserError(f"DATA.ARGS.rest is {list(self.rest)}; allowed: less than 0.5, for it comes twice")
+        if self.extent[0] == 0:
+            raise UserError(f"DATA.ARGS.extent is {list(self.extent)}; allowed: more than 0")
 
     @property
     def class_names(self) -> tuple[str, ...]:

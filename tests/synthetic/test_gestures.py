@@ -85,6 +85,7 @@ def test_all_but_the_path_is_the_same_in_every_class():
     ("args", "message"),
     [
         ({"rest": [0, 0.5]}, r"rest is \[0, 0.5\]; allowed: less than 0.5"),
+        ({"extent": [0, 0.5]}, r"extent is \[0, 0.5\]; allowed: more than 0"),
         ({"displacement": [1, 2]}, "no argument 'displacement'; allowed: question, extent"),
     ],
 )
