@@ -143,12 +143,14 @@ def run_generator(args: argparse.Namespace) -> None:
 
 
 def add_cfg(parser: Parser, command: str) -> None:
-    """Add the options of ``check`` and ``pack``, which read a configuration."""
+    """Add the options of the commands that read a configuration."""
     parser.add_argument("--cfg", required=True, metavar="FILE", help="configuration of the data set")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings over those of the file")
     if command == "pack":
         parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="these only")
         parser.add_number("--items-per-zip", 2000, "clips, videos or images", 1, 999_999)
+    elif command == "stimuli":
+        parser.add_number("--epochs", 1, "training clips of so many epochs, the last ones", 1, 999_999)
     else:
         parser.add_number("--timeout", 300.0, "limit of a small item, seconds; large ones get more", 1.0, math.inf)
 
@@ -169,6 +171,24 @@ def run_cfg(args: argparse.Namespace) -> bool:
     print(f"{args.out}: {'; '.join(parts)}")
     print("read it with " + " ".join(f"{key} {shlex.quote(value)}" for key, value in settings.items()))
     return any(left_out for _, left_out in counts.values())
+
+
+def run_stimuli(args: argparse.Namespace) -> None:
+    """Write the clips that a configuration renders."""
+    from slowfast.config import load_cfg
+
+    cfg = load_cfg(args.cfg, args.opts)  # first, since the rest takes seconds to import
+    from slowfast.datasets.rendered import clips_of
+    from slowfast.synthetic.writer import write_stimuli
+
+    source, records, facts = clips_of(cfg, args.epochs)
+    is_new = write_stimuli(args.out, source, records, facts, args.workers)
+    counts = " and ".join(f"{len(some)} {split}" for split, some in records.items())
+    print(f"{args.out}: {counts} clips as mp4, {'written' if is_new else 'complete already, left as they are'}")
+    settings = {"DATASET": "VideoList", "PATH_TO_DATA_DIR": args.out} | {
+        f"ARGS.{name}": "null" for name in cfg.DATA.ARGS
+    }
+    print("read them with " + " ".join(f"DATA.{key} {shlex.quote(value)}" for key, value in settings.items()))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -205,6 +225,7 @@ COMMANDS = {
     "pack": (add_cfg, run_cfg, "many small files to a few large ones that are read at random"),
     "synthetic": (add_generator, run_generator, "generate clips whose class is their motion alone"),
     "scenes": (add_generator, run_generator, "generate the motion benchmark: how does it move, and what moves"),
+    "stimuli": (add_cfg, run_stimuli, "write as videos what a configuration of DATA.DATASET Rendered renders"),
 }
 
 EXAMPLES = {
@@ -220,6 +241,7 @@ EXAMPLES = {
     "pack": "pack --cfg exp/quickstart/config.yaml --out data/quickstart_packed",
     "synthetic": "synthetic --out data/motions --num-train 3000 --num-val 600",
     "scenes": "scenes --out data/scenes --num-train 3000 --num-val 600",
+    "stimuli": "stimuli --cfg configs/motion_study/emim.yaml --out data/camouflage",
 }
 
 if __name__ == "__main__":

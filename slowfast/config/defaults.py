@@ -31,7 +31,10 @@ declare(
         "in PATH_TO_DATA_DIR/{train,val}/CLASS/, labelled by the rank of the class folder's name) | Rendered (stimuli "
         "that ARGS describes, rendered while the training goes on).",
     ),
-    ARGS=mapping("What Rendered shows and asks, `StimulusSpec` in `slowfast/synthetic/stimuli.py`, over its defaults."),
+    ARGS=mapping(
+        "What Rendered shows and asks, over the defaults of `StimulusSpec` in `slowfast/synthetic/stimuli.py`, or of "
+        "`GestureSpec` in `gestures.py` with the question gesture."
+    ),
     PATH_TO_DATA_DIR=text("", "Folder of the list files, or of the folders of the splits."),
     PATH_PREFIX=text("", 'Folder to which paths in the lists are relative; "" means PATH_TO_DATA_DIR.'),
     LABEL_PATH_TEMPLATE=text("{}.csv", 'Name of a list, {} being train | val | test; "test" without one is "val".'),

@@ -1,6 +1,7 @@
-"""Stimuli of ``slowfast.synthetic.stimuli``, rendered where a video would be decoded, which is faster than decoding."""
+"""Stimuli and gestures of ``slowfast.synthetic``, rendered where a video would be decoded, which takes longer."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 
@@ -8,8 +9,12 @@ from slowfast.config import clip_frames
 from slowfast.config.parser import CfgNode
 from slowfast.datasets.decoder import FrameReader
 from slowfast.datasets.manifest import Record
-from slowfast.synthetic.stimuli import Stimulus, StimulusSpec
+from slowfast.synthetic.gestures import Gesture, GestureSpec
+from slowfast.synthetic.stimuli import QUESTIONS, Stimulus, StimulusSpec
 from slowfast.utils.errors import UserError
+
+# What DATA.ARGS describes, by its question.
+SPECS = {**dict.fromkeys(QUESTIONS, StimulusSpec), "gesture": GestureSpec}
 
 
 class Rendered:
@@ -17,7 +22,7 @@ class Rendered:
 
     takes_args = True
 
-    def __init__(self, spec: StimulusSpec, split: str, cfg: CfgNode) -> None:
+    def __init__(self, spec: StimulusSpec | GestureSpec, split: str, cfg: CfgNode) -> None:
         self.spec, self.num_frames, self.size = spec, clip_frames(cfg), cfg.DATA.TRAIN_CROP_SIZE
         self.num_epochs, self.seed = cfg.SOLVER.MAX_EPOCH, cfg.RNG_SEED
         self.class_names = list(spec.class_names)
@@ -31,7 +36,10 @@ class Rendered:
     def from_config(cls, cfg: CfgNode, split: str) -> "Rendered":
         """Read DATA.ARGS; frames are as many and as large as a clip of the configuration."""
         data = cfg.DATA
-        spec = StimulusSpec.from_args(data.ARGS)
+        question = data.ARGS.get("question", StimulusSpec.question)
+        if str(question) not in SPECS:
+            raise UserError(f"DATA.ARGS.question is {question!r}; allowed: {' | '.join(SPECS)}")
+        spec = SPECS[question].from_args(data.ARGS)
         if (cfg.MODEL.NUM_CLASSES or len(spec.class_names)) != len(spec.class_names):
             found = f"MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}"
             raise UserError(f"{found}, but DATA.ARGS.question {spec.question} has {len(spec.class_names)} answers")
@@ -57,23 +65,40 @@ class Rendered:
         """Return the reader of a clip, which renders it."""
         return RenderedClip(self.stimulus(record), record.path)
 
-    def stimulus(self, record: Record) -> Stimulus:
+    def stimulus(self, record: Record) -> Stimulus | Gesture:
         """Return the stimulus behind a record: of validation and test the same in every run."""
         split, epoch, index = record.path.split("/")
         if split == "train":
             spec, key = self.spec.at_epoch(int(epoch), self.num_epochs), (self.seed, int(epoch), int(index))
         else:
-            spec, key = replace(self.spec, texture=self.spec.test_texture or self.spec.texture), (0, int(index))
+            spec, key = self.spec.in_test(), (0, int(index))
         seed = np.random.SeedSequence(key, spawn_key=(split == "train",))
-        return Stimulus(seed, record.label, spec, self.num_frames, self.size)
+        return spec.draw(seed, record.label, self.num_frames, self.size)
 
 
 class RenderedClip(FrameReader):
     """Frames of a stimulus."""
 
-    def __init__(self, stimulus: Stimulus, path: str) -> None:
+    def __init__(self, stimulus: Stimulus | Gesture, path: str) -> None:
         self.path, self.num_frames = path, len(stimulus.times)
         self._frames = stimulus.frames()
 
     def _decode(self, needed: list[int]) -> dict[int, np.ndarray]:
         return {index: self._frames[index] for index in needed}
+
+
+def clips_of(cfg: CfgNode, num_epochs: int) -> tuple[Rendered, dict[str, list[Record]], dict[str, Any]]:
+    """Return what opens the clips of a configuration, its records to write as files, and what decides their frames.
+
+    Those of the training are the clips of the last ``num_epochs`` epochs, in which nothing grows any more.
+    """
+    if cfg.DATA.DATASET != "Rendered":
+        raise UserError(f"DATA.DATASET is {cfg.DATA.DATASET!r}; allowed: 'Rendered', whose clips are no files yet")
+    end = cfg.SOLVER.MAX_EPOCH
+    if num_epochs > end:
+        raise UserError(f"--epochs is {num_epochs}; allowed: up to {end}, SOLVER.MAX_EPOCH")
+    source, val = (Rendered.from_config(cfg, split) for split in ("train", "val"))
+    epochs = range(end - num_epochs, end)
+    train = [source.at_epoch(record, epoch) for epoch in epochs for record in source.records]
+    facts = {"num_frames": source.num_frames, "size": source.size, "seed": source.seed, "epochs": [epochs.start, end]}
+    return source, {"train": train, "val": val.records}, facts | asdict(source.spec)

@@ -18,7 +18,7 @@ Dimension letters: ``L`` frames, ``S`` side of the frame in px.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -37,8 +37,39 @@ _CONTRAST = 45.0  # grey levels, standard deviation of the noise
 _PERIOD = 6.0  # px, of the grating
 
 
+class Arguments:
+    """Base of what DATA.ARGS describes: a data class whose defaults say what is allowed, and ``words`` which words."""
+
+    words: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+
+    @classmethod
+    def from_args(cls, args: Mapping[str, Any]) -> "Arguments":
+        """Check names and values of a mapping, DATA.ARGS."""
+        defaults = {item.name: item.default for item in fields(cls)}
+        values = {}
+        for name, value in args.items():
+            if name not in defaults:
+                raise UserError(f"DATA.ARGS: no argument {name!r}; allowed: {', '.join(defaults)}")
+            if name in cls.words:
+                allowed, is_valid = " | ".join(map(repr, cls.words[name])), value in cls.words[name]
+            elif isinstance(defaults[name], tuple):
+                allowed = "two numbers, 0 <= MIN <= MAX"
+                is_pair = isinstance(value, (list, tuple)) and len(value) == 2
+                is_valid = is_pair and all(type(end) in (int, float) for end in value) and 0 <= value[0] <= value[1]
+                value = tuple(value) if is_valid else value
+            else:
+                kinds, low = ((int,), 1) if isinstance(defaults[name], int) else ((int, float), 0)
+                high = 1 if name == "grow" else math.inf
+                allowed = f"a {'whole ' if low else ''}number from {low}" + (f" to {high}" if name == "grow" else "")
+                is_valid = type(value) in kinds and low <= value <= high
+            if not is_valid:
+                raise UserError(f"DATA.ARGS.{name} is {value!r}; allowed: {allowed}")
+            values[name] = value
+        return cls(**values)
+
+
 @dataclass(frozen=True)
-class StimulusSpec:
+class StimulusSpec(Arguments):
     """Scene and question of a stimulus; of two numbers, each clip draws uniformly between them.
 
     Attributes:
@@ -56,6 +87,8 @@ class StimulusSpec:
         num_val: clips of validation and test, the same for every seed.
     """
 
+    words: ClassVar = {"stimulus": STIMULI, "question": QUESTIONS, "texture": TEXTURES, "test_texture": ("", *TEXTURES)}
+
     stimulus: str = "camouflage"
     question: str = "motion"
     displacement: tuple = (0.5, 1.5)
@@ -68,32 +101,6 @@ class StimulusSpec:
     grow: float = 0.1
     num_train: int = 400
     num_val: int = 256
-
-    @classmethod
-    def from_args(cls, args: Mapping[str, Any]) -> "StimulusSpec":
-        """Check names and values of a mapping, DATA.ARGS."""
-        defaults = {item.name: item.default for item in fields(cls)}
-        words = {"stimulus": STIMULI, "question": QUESTIONS, "texture": TEXTURES, "test_texture": ("", *TEXTURES)}
-        values = {}
-        for name, value in args.items():
-            if name not in defaults:
-                raise UserError(f"DATA.ARGS: no argument {name!r}; allowed: {', '.join(defaults)}")
-            if name in words:
-                allowed, is_valid = " | ".join(map(repr, words[name])), value in words[name]
-            elif isinstance(defaults[name], tuple):
-                allowed = "two numbers, 0 <= MIN <= MAX"
-                is_pair = isinstance(value, (list, tuple)) and len(value) == 2
-                is_valid = is_pair and all(type(end) in (int, float) for end in value) and 0 <= value[0] <= value[1]
-                value = tuple(value) if is_valid else value
-            else:
-                kinds, low = ((int,), 1) if isinstance(defaults[name], int) else ((int, float), 0)
-                high = 1 if name == "grow" else math.inf
-                allowed = f"a {'whole ' if low else ''}number from {low}" + (f" to {high}" if name == "grow" else "")
-                is_valid = type(value) in kinds and low <= value <= high
-            if not is_valid:
-                raise UserError(f"DATA.ARGS.{name} is {value!r}; allowed: {allowed}")
-            values[name] = value
-        return cls(**values)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -111,6 +118,14 @@ class StimulusSpec:
         """Return the stimuli of an epoch of the training (from 0 on), smaller steps at its beginning."""
         share = min(1.0, (epoch + 1) / (self.grow * num_epochs + 1))
         return replace(self, displacement=tuple(share * end for end in self.displacement))
+
+    def in_test(self) -> "StimulusSpec":
+        """Return the stimuli of validation and test."""
+        return replace(self, texture=self.test_texture or self.texture)
+
+    def draw(self, seed: Any, label: int, num_frames: int, size: int) -> "Stimulus":
+        """Draw a clip."""
+        return Stimulus(seed, label, self, num_frames, size)
 
 
 class Stimulus:

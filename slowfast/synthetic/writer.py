@@ -6,18 +6,19 @@ mp4     H.264 videos, ``videos/<id>.mp4``; lists ``train.csv``, ``val.csv`` with
 
 Beside them are ``dataset.json`` (every parameter) and, last, ``classes.txt``. Scenes have a second label, in lists of
 the same videos such as ``train_appearance.csv`` and in ``classes_appearance.txt``. Videos consist of key frames at a
-constant quantiser: pictures predicted from others would show the order of time.
+constant quantiser: pictures predicted from others would show the order of time. Stimuli are always videos.
 """
 
 import math
 import multiprocessing
 import os
 import shutil
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import cv2
@@ -34,8 +35,8 @@ _JPEG_QUALITY = 95
 
 class _Clip(NamedTuple):
     path: str  # relative to the data set's folder
-    labels: tuple[int, int]  # motion and kind
-    seed: np.random.SeedSequence
+    labels: tuple[int, ...]  # of a scene motion and kind
+    origin: Any  # what it is drawn from: a seed, or a record
 
 
 def write_dataset(
@@ -55,16 +56,47 @@ def write_dataset(
             return False
         train = _plan(spec, num_train, media, seed, split=0, first=1)
         val = _plan(spec, num_val, media, seed, split=1, first=1 + num_train)
-        _write_clips([*train, *val], out_dir, spec, workers)
+        _write_clips([*train, *val], out_dir, partial(_draw_scene, spec), workers)
         suffix, middle = (".csv", ",") if media == "mp4" else (".txt", f" {spec.num_frames} ")
         questions = {"_appearance": spec.kinds} if len(spec.kinds) > 1 else {}
         for question, class_names in [*questions.items(), ("", spec.class_names)]:
             for split, clips in (("train", train), ("val", val)):
-                with replacing(out_dir / f"{split}{question}{suffix}") as file:
-                    file.writelines(f"{clip.path}{middle}{clip.labels[bool(question)]}\n" for clip in clips)
-            with replacing(out_dir / f"classes{question}.txt") as file:
-                file.writelines(f"{name}\n" for name in class_names)
+                labels = [clip.labels[bool(question)] for clip in clips]
+                _write_lines(out_dir / f"{split}{question}{suffix}", [clip.path for clip in clips], middle, labels)
+            _write_lines(out_dir / f"classes{question}.txt", class_names)
     return True
+
+
+def write_stimuli(
+    out_dir: str | Path, source: Any, records: Mapping[str, Sequence[Any]], facts: dict[str, Any], workers: int = 1
+) -> bool:
+    """Write what ``source`` (of DATA.DATASET) opens as videos, or complete them; return False if they are there.
+
+    Args:
+        out_dir: folder, as that of :func:`write_dataset`.
+        source: has ``open`` and ``class_names``; it is sent to processes.
+        records: by split, in the order of its list.
+        facts: all that decides what the clips show.
+        workers: processes.
+    """
+    out_dir = Path(out_dir)
+    with claimed(out_dir / "dataset.json", {"version": _VERSION, "format": "mp4", **facts}):
+        if (out_dir / "classes.txt").exists():
+            return False
+        both = [record for some in records.values() for record in some]
+        paths = [f"videos/{number:06d}.mp4" for number in range(1, 1 + len(both))]
+        clips = [_Clip(path, (record.label,), record) for path, record in zip(paths, both)]
+        _write_clips(clips, out_dir, partial(_read_clip, source.open), workers)
+        for split, some in records.items():
+            own, paths = paths[: len(some)], paths[len(some) :]
+            _write_lines(out_dir / f"{split}.csv", own, ",", [record.label for record in some])
+        _write_lines(out_dir / "classes.txt", source.class_names)
+    return True
+
+
+def _write_lines(path: Path, first: Sequence[str], middle: str = "", last: Sequence[Any] = ()) -> None:
+    with replacing(path) as file:
+        file.writelines(f"{start}{middle}{end}\n" for start, end in zip(first, last or [""] * len(first)))
 
 
 def _plan(spec: SceneSpec, count: int, media: str, seed: int, split: int, first: int) -> list[_Clip]:
@@ -81,9 +113,18 @@ def _plan(spec: SceneSpec, count: int, media: str, seed: int, split: int, first:
     return clips
 
 
-def _write_clips(clips: list[_Clip], out_dir: Path, spec: SceneSpec, workers: int) -> None:
+def _draw_scene(spec: SceneSpec, clip: _Clip) -> np.ndarray:
+    return render(clip.origin, clip.labels[0], spec, clip.labels[1])
+
+
+def _read_clip(open_record: Callable[[Any], Any], clip: _Clip) -> np.ndarray:
+    with open_record(clip.origin) as reader:
+        return reader.read(range(reader.num_frames))
+
+
+def _write_clips(clips: list[_Clip], out_dir: Path, draw: Callable[[_Clip], np.ndarray], workers: int) -> None:
     (out_dir / clips[0].path).parent.mkdir(exist_ok=True)
-    write = partial(_write_clip, out_dir=out_dir, spec=spec)
+    write = partial(_write_clip, out_dir=out_dir, draw=draw)
     # Spawned, not forked: a fork copies the locks of whatever threads the caller runs. Their one thread each is enough.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
@@ -92,13 +133,13 @@ def _write_clips(clips: list[_Clip], out_dir: Path, spec: SceneSpec, workers: in
             pass
 
 
-def _write_clip(clip: _Clip, out_dir: Path, spec: SceneSpec) -> None:
-    """Render and encode one clip unless it is there; a clip under its final name is always complete."""
+def _write_clip(clip: _Clip, out_dir: Path, draw: Callable[[_Clip], np.ndarray]) -> None:
+    """Draw and encode one clip unless it is there; a clip under its final name is always complete."""
     path = out_dir / clip.path
     if path.exists():
         return
     temporary = path.with_name(f".{path.name}.tmp")
-    (_write_mp4 if path.suffix else _write_jpegs)(temporary, render(clip.seed, clip.labels[0], spec, clip.labels[1]))
+    (_write_mp4 if path.suffix else _write_jpegs)(temporary, draw(clip))
     os.replace(temporary, path)
 
 

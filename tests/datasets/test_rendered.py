@@ -34,6 +34,15 @@ def test_a_clip_behind_motion_prompts_has_one_more_frame():
     assert dataset("val", "VMP.ENABLE", True)[0].clips.shape == (1, 3, 7, 64, 64)
 
 
+@pytest.mark.parametrize("num_frames", [8, 16])
+def test_gestures_have_the_size_of_the_configuration_and_the_labels_of_the_filmed_ones(num_frames):
+    cfg = load_cfg("configs/filmed/pretraining_emim_gestures.yaml", ["DATA.NUM_FRAMES", num_frames])
+    train = build_dataset(cfg, "train")
+    assert train[0, 7].clips.shape == (1, 3, num_frames, 96, 96) and train[0, 7].label == 7
+    # In the order in which tools/prepare_data.py folder lists the classes of the filmed ones.
+    assert " ".join(train.class_names) == "carret circlecc del down left right square star tick up"
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -41,6 +50,7 @@ def test_a_clip_behind_motion_prompts_has_one_more_frame():
         (["DATA.TEST_CROP_SIZE", 32], "DATA.TEST_CROP_SIZE is 32; allowed for Rendered .*: 64"),
         (["DATA.DATASET", "ImageFolder"], "DATA.ARGS is {'num_train': 16}, but ImageFolder .* takes none"),
         (["TEST.NUM_SPATIAL_CROPS", 3], "must be 1 for Rendered"),
+        (["DATA.ARGS.question", "why"], r"question is 'why'; allowed: motion \| appearance \| instance \| gesture"),
         (["DATA.ARGS.question", "instance"], "NUM_CLASSES is 8, but DATA.ARGS.question instance has 128 answers"),
     ],
 )

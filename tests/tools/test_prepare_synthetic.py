@@ -2,12 +2,16 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from slowfast.config import load_cfg
+from slowfast.datasets.build import build_dataset
 from slowfast.utils.errors import UserError
 from tools.prepare_data import COMMANDS, main
 
@@ -69,6 +73,31 @@ def test_scenes_have_their_own_options_and_two_lists(tmp_path):
     assert lists == sorted(f"{name}{question}.txt" for name in names for question in ("", "_appearance"))
     description = json.loads((tmp_path / "set/dataset.json").read_text())
     assert (description["style"], description["camera_pan"], description["clutter"]) == ("scenes", [0.01, 0.02], 4)
+
+
+@pytest.mark.parametrize("name", ["motion_study/emim", "filmed/pretraining_emim_gestures"])
+def test_the_configuration_that_renders_stimuli_reads_them_as_videos(tmp_path, capsys, name):
+    few = ["DATA.ARGS.num_train", "3", "DATA.ARGS.num_val", "5"]
+    command = ["stimuli", "--cfg", f"configs/{name}.yaml", "--out", str(tmp_path), "--workers", "1", "--epochs", "2"]
+    assert main([*command, *few]) == 0
+    settings = shlex.split(re.search("read them with (.*)", capsys.readouterr().out)[1])
+    rendered = load_cfg(f"configs/{name}.yaml", few)
+    written = load_cfg(f"configs/{name}.yaml", [*few, *settings])
+    last = rendered.SOLVER.MAX_EPOCH - 1
+    for split, drawn, read in (
+        ("train", [(epoch, index) for epoch in (last - 1, last) for index in range(3)], [(0, i) for i in range(6)]),
+        ("val", range(5), range(5)),
+        ("test", range(5), range(5)),
+    ):
+        renders, videos = (build_dataset(cfg, split) for cfg in (rendered, written))
+        assert renders.class_names == videos.class_names and videos.num_videos == len(read)
+        for one, other in zip(drawn, read):
+            clips = [sample.clips.numpy().astype(float) for sample in (renders[one], videos[other])]
+            luma = np.tensordot([0.299, 0.587, 0.114], (clips[0] - clips[1])[0], axes=1)
+            assert 10 * np.log10(255**2 / np.mean(luma**2)) > 40  # dB: colour is stored at half the resolution
+            assert renders[one].label == videos[other].label
+    assert main([*command, *few]) == 0
+    assert "complete already" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
