@@ -86,10 +86,10 @@ def best_block(certificate: Mapping[str, Any]) -> str:
 def draw_certificate(certificate: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw the page: accuracies and errors with the references beside them, and what they mean."""
     shown = [certificate, *others]
-    figure = Figure(figsize=(13, 9.4), layout="constrained")
+    figure = Figure(figsize=(13, 10.2), layout="constrained")
     figure.suptitle(f"Motion exam: {certificate['name']}", fontsize=16, fontweight="bold", parse_math=False)
     axes = figure.subplot_mosaic(
-        [["speed", "texture", "error"], ["time", "time", "cost"], ["text"] * 3], height_ratios=[1, 1, 0.62]
+        [["speed", "texture", "error"], ["time", "time", "cost"], ["text"] * 3], height_ratios=[1, 1, 0.8]
     )
     for number, one in reversed([*enumerate(shown)]):  # the network itself on top
         name, (color, marker) = one["name"], _LOOKS[number % len(_LOOKS)]
