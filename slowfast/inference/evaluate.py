@@ -177,7 +177,7 @@ def measure_motion(model: VideoModel, num_clips: int, seed: int = 0) -> list[dic
         for head in [[one] for one in heads] + [[*heads]] * (len(heads) > 1):
             facts = {"block": block, "network": network, "head": "all" if len(head) == len(heads) else head[0]}
             some, others = (Tokens(x.affinity[:, head], x.found[:, head], x.truth) for x in (fitted, measured))
-            rows.append(facts | _errors(some, others))
+            rows.append(facts | displacement_errors(some, others))
         if network == "raw patches":
             still = float(np.linalg.norm(measured.truth, axis=1).mean())
             facts |= {"network": "no motion", "epe": still, "correlation": 0.0, "epe_readout": still}
@@ -206,7 +206,11 @@ def _collect(model: VideoModel, fresh: nn.Module, indices: range, seed: int) -> 
 
 def true_tokens(key, label: int, spec: SceneSpec, found: Affinities) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the true motion (m, 2) of the tokens on the target, in tokens, and which they are, bool (F, h, w)."""
-    motion, is_target = true_motion(key, label, spec, interval=found.interval)
+    return covered_tokens(*true_motion(key, label, spec, interval=found.interval), found)
+
+
+def covered_tokens(motion: np.ndarray, is_target: np.ndarray, found: Affinities) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what :func:`true_tokens` does of the motion of pixels, px (F, S, S, 2), and the target's, (F, S, S)."""
     height, width = found.forward.shape[2:4]
     if len(motion) != found.forward.shape[1]:
         raise UserError("true motion is known frame by frame, but the stem halves time (UNIFORMER.TEMPORAL_DOWNSAMPLE)")
@@ -215,7 +219,7 @@ def true_tokens(key, label: int, spec: SceneSpec, found: Affinities) -> tuple[to
     x, y, share = F.adaptive_avg_pool2d(both, (height, width)).unbind(1)  # (F, h, w)
     is_covered = share >= 0.5
     truth = torch.stack([x, y], dim=-1)[is_covered] / share[is_covered][:, None]
-    return truth * width / spec.size, is_covered
+    return truth * width / motion.shape[2], is_covered
 
 
 def _compare_patches(frames: torch.Tensor, found: Affinities) -> torch.Tensor:
@@ -248,7 +252,7 @@ def _match_patches(frames: torch.Tensor, found: Affinities) -> torch.Tensor:
     return way.unsqueeze(3)
 
 
-def _errors(fitted: Tokens, measured: Tokens) -> dict[str, float]:
+def displacement_errors(fitted: Tokens, measured: Tokens) -> dict[str, float]:
     """Return the errors of both ways to read one or several heads, whose displacements are averaged."""
     found = measured.found.mean(1)  # (M, 2)
     design, design_measured = (linear_design(x.affinity) for x in (fitted, measured))
