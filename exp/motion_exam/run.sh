@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source tools/setup_env.sh || exit 1
-exec "$PY" tools/motion_exam.py "$@"
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} exec "$PY" tools/motion_exam.py "$@"

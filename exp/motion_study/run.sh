@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Run the motion study: bash run.sh [options of tools/ablate.py] [KEY VALUE ...]. Runs again where it was interrupted.
-# STARTS="stills scratch" and CELLS="STIMULUS:QUESTION:DISPLACEMENT ..." choose a part of it, STUDY its arms.
+# STARTS="stills scratch" and CELLS="STIMULUS:QUESTION:DISPLACEMENT ..." choose a part of it, STUDY its arms, OUT its folder.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source tools/setup_env.sh || exit 1
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-out=exp/motion_study/output
+out=${OUT:-exp/motion_study/output}
 cells="camouflage:motion:1,2 textured:motion:1,2 camouflage:motion:2,3 textured:motion:2,3 camouflage:motion:0.5,1
     textured:motion:0.5,1 textured:appearance:1,2"
 for start in ${STARTS:-stills scratch}; do

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from slowfast.inference.exam import CHANCE, SPEEDS
+from slowfast.inference.exam import BLIND, CHANCE, SPEEDS
 from slowfast.synthetic.stimuli import Stimulus, StimulusSpec
 from slowfast.utils.files import replacing
 from slowfast.utils.results import write_json
@@ -50,28 +50,24 @@ def read_out(certificate: Mapping[str, Any]) -> list[str]:
     """Return sentences that say what the figures mean."""
     tests = certificate["tests"]
     says = {name: "{:.1f} % [{:.1f}, {:.1f}]".format(one["percent"], *one["interval95"]) for name, one in tests.items()}
-    is_above = {name: one["interval95"][0] > CHANCE for name, one in tests.items()}
-    seen = [f"{speed:g}" for speed in SPEEDS if is_above[f"displacement {speed:g}"]]
+    seen = [f"{x:g}" for x in SPEEDS if tests[f"displacement {x:g}"]["interval95"][0] > CHANCE]
     lines = [f"It sees a camouflaged object move at {', '.join(seen)} tokens a frame; at 1: {says['displacement 1']}."]
     if not seen:
         lines = [f"It sees no motion: at 1 token a frame {says['displacement 1']}, and chance is {CHANCE} %."]
     best, *others = _TEXTURES.values()
     loss = tests[best]["percent"] - np.mean([tests[name]["percent"] for name in others])
     lines.append(f"On textures that it was not trained on, it loses {loss:.1f} points on average.")
-    verdict = (
-        "It is not time-blind: noise that only moves" if is_above["noise"] else "Time-blind: noise that only moves"
-    )
-    lines.append(f"{verdict} is answered right in {says['noise']}.")
+    verdict = "It is not time-blind" if tests["noise"]["interval95"][0] > BLIND else "Time-blind"
+    noise = f"of an object that only motion shows, in noise, it tells the direction in {says['noise']}"
+    lines.append(f"{verdict}: {noise}; {BLIND:.1f} % need no object, only the background's direction.")
     turned, shuffled, single = (says[name] for name in ("reverse, as the opposite", "shuffle", "single_frame"))
     order = f"Order: backwards, {turned} of the clips are answered as the opposite direction"
     lines.append(f"{order}; with frames shuffled {shuffled} are answered right, with one frame repeated {single}.")
     if block := best_block(certificate):
         (row,) = (row for row in certificate["end_point_error"][block] if row["displacement"] == 1)
-        way = "{epe_readout:.2f} tokens by a linear readout ({epe_readout_untrained:.2f} before the training)".format(
-            **row
-        )
-        seen = f"{way}, {row['epe']:.2f} by the softmax"
-        lines.append(f"Its affinities ({block}) tell a displacement of 1 token to within {seen}.")
+        way = "{epe_readout:.2f} tokens ({epe_readout_untrained:.2f} before the training)".format(**row)
+        told = f"by a linear readout, by the softmax {row['epe']:.2f}"
+        lines.append(f"Its affinities ({block}) tell a displacement of 1 token to within {way} {told}.")
     else:
         lines.append(f"There are no affinities to read displacements from ({certificate['no_affinities']}).")
     if certificate["starts_from"]:
@@ -90,10 +86,10 @@ def best_block(certificate: Mapping[str, Any]) -> str:
 def draw_certificate(certificate: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw the page: accuracies and errors with the references beside them, and what they mean."""
     shown = [certificate, *others]
-    figure = Figure(figsize=(13, 9.4), layout="constrained")
+    figure = Figure(figsize=(13, 10.2), layout="constrained")
     figure.suptitle(f"Motion exam: {certificate['name']}", fontsize=16, fontweight="bold", parse_math=False)
     axes = figure.subplot_mosaic(
-        [["speed", "texture", "error"], ["time", "time", "cost"], ["text"] * 3], height_ratios=[1, 1, 0.62]
+        [["speed", "texture", "error"], ["time", "time", "cost"], ["text"] * 3], height_ratios=[1, 1, 0.8]
     )
     for number, one in reversed([*enumerate(shown)]):  # the network itself on top
         name, (color, marker) = one["name"], _LOOKS[number % len(_LOOKS)]

@@ -40,6 +40,8 @@ FOLDER = ROOT / "exp" / "motion_exam"
 PARTS = ("camouflage", "noise")  # the second one starts from the first
 SEEDS = (1, 2)
 CHANCE = 100 / len(DIRECTIONS)  # percent
+# Of noise: the background never moves as the object does, so that its motion alone rules one direction out.
+BLIND = 100 / (len(DIRECTIONS) - 1)
 SPEEDS = (0.25, 0.5, 1.0, 2.0, 3.0)  # tokens a frame
 # What a network's configuration says in these sections is replaced by the exam's, but for a few keys.
 KEPT = ("DATA.MEAN", "DATA.STD")

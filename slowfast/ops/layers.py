@@ -5,7 +5,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from slowfast.ops.depthwise import DepthwiseConv3d
-from slowfast.ops.precision import autocast_dtype, without_autocast
 
 
 def channels_last(x: torch.Tensor) -> torch.Tensor:
@@ -29,10 +28,12 @@ class Conv3d(nn.Conv3d):
     """``nn.Conv3d`` whose weight gradient is right for clips shorter than the kernel."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.shape[2] < self.kernel_size[0] and x.device.type == "cpu" and autocast_dtype(x) is not None:
-            # oneDNN's bfloat16 gradient for the weights is wrong there (torch 2.15).
-            with without_autocast(x):
-                return super().forward(x.float())
+        if x.shape[2] < self.kernel_size[0] and x.device.type == "cpu":
+            # Where oneDNN pads by itself, its gradient for the weights is wrong there (torch 2.14): in bfloat16, and in
+            # any precision for kernels of 7 in steps of 2, which crash, too.
+            padded = F.pad(x, (0, 0, 0, 0, *2 * self.padding[:1]))
+            padding = (0, *self.padding[1:])
+            return F.conv3d(padded, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
         return super().forward(x)
 
 

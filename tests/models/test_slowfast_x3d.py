@@ -9,7 +9,7 @@ from slowfast.models import build_model
 from slowfast.models.build import different_data
 from slowfast.models.complexity import count_gmacs, count_parameters
 from slowfast.models.pretrained import load_pretrained
-from slowfast.models.slowfast import SlowFast
+from slowfast.models.slowfast import Fusion, SlowFast
 from slowfast.models.x3d import X3D
 from slowfast.utils.errors import UserError
 
@@ -65,6 +65,20 @@ def test_results_are_those_of_pytorchvideo(name):
     with torch.no_grad():
         expected, found = theirs.eval()(paths), ours.eval()(clips)
     assert (found - expected).abs().max() < 1e-6 * expected.abs().max()
+
+
+def test_a_lateral_connection_longer_than_the_clip_has_its_gradient():
+    """Of torch's own convolution it is garbage on a CPU, 1e38 here."""
+    fusion = Fusion(16, kernel=7, alpha=2)
+    slow, fast = torch.zeros(2, 1, 3, 8, 8), torch.randn(2, 16, 6, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = []
+    for dtype in (torch.float64, torch.float32):
+        fusion.to(dtype).zero_grad()
+        out = fusion(slow.to(dtype), fast.to(dtype))
+        out.square().sum().backward()
+        found.append((out.double(), fusion.conv_fast_to_slow.weight.grad.clone().double()))
+    for wanted, got in zip(*found):
+        torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_the_slow_pathway_sees_frames_from_the_first_to_the_last():
