@@ -117,26 +117,25 @@ def run_folder(args: argparse.Namespace) -> bool:
 
 
 def add_generator(parser: Parser, command: str) -> None:
-    """Add the options of the synthetic sets, most of which are the fields of a spec."""
-    from slowfast.synthetic.scenes import SPECS
+    """Add the options of the synthetic set, most of which are the fields of its spec."""
+    from slowfast.synthetic.scenes import SceneSpec
 
     parser.add_argument("--format", choices=("frames", "mp4"), default="frames", help="JPEG folders, or H.264 videos")
     parser.add_number("--num-train", 3000, "training clips", 1, 999_999)
     parser.add_number("--num-val", 600, "validation clips", 1, 999_999)
     parser.add_number("--seed", 0, "of the whole set", 0, 2**32)
-    for field in SPECS[command].options():
+    for field in dataclasses.fields(SceneSpec):
         pair = {"nargs": 2, "metavar": ("MIN", "MAX")} if isinstance(field.default, tuple) else {}
-        flag, value = "--" + field.name.replace("_", "-"), getattr(SPECS[command], field.name)
-        parser.add_number(flag, value, field.metadata["help"], *field.metadata["bounds"], **pair)
+        flag, text = "--" + field.name.replace("_", "-"), field.metadata["help"]
+        parser.add_number(flag, field.default, text, *field.metadata["bounds"], **pair)
 
 
 def run_generator(args: argparse.Namespace) -> None:
     """Write a synthetic set."""
-    from slowfast.synthetic.scenes import SPECS
+    from slowfast.synthetic.scenes import SceneSpec
     from slowfast.synthetic.writer import write_dataset
 
-    spec = SPECS[args.command]
-    spec = dataclasses.replace(spec, **{field.name: getattr(args, field.name) for field in spec.options()})
+    spec = SceneSpec(**{field.name: getattr(args, field.name) for field in dataclasses.fields(SceneSpec)})
     is_new = write_dataset(args.out, spec, args.num_train, args.num_val, args.format, args.seed, args.workers)
     state = "written" if is_new else "complete already, left as it is"
     print(f"{args.out}: {args.num_train} train and {args.num_val} val clips as {args.format}, {state}")
@@ -224,7 +223,6 @@ COMMANDS = {
     "check": (add_cfg, run_cfg, "decode every item that a configuration trains and tests on"),
     "pack": (add_cfg, run_cfg, "many small files to a few large ones that are read at random"),
     "synthetic": (add_generator, run_generator, "generate clips whose class is their motion alone"),
-    "scenes": (add_generator, run_generator, "generate the motion benchmark: how does it move, and what moves"),
     "stimuli": (add_cfg, run_stimuli, "write as videos what a configuration of DATA.DATASET Rendered renders"),
 }
 
@@ -240,7 +238,6 @@ EXAMPLES = {
     "check": "check --cfg exp/quickstart/config.yaml",
     "pack": "pack --cfg exp/quickstart/config.yaml --out data/quickstart_packed",
     "synthetic": "synthetic --out data/motions --num-train 3000 --num-val 600",
-    "scenes": "scenes --out data/scenes --num-train 3000 --num-val 600",
     "stimuli": "stimuli --cfg configs/motion_study/emim.yaml --out data/camouflage",
 }
 

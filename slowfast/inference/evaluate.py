@@ -20,7 +20,7 @@ from slowfast.inference.model import VideoModel
 from slowfast.models import build_model
 from slowfast.models.attention import EmimAttention
 from slowfast.ops.emim import EmimRules, cost_volume
-from slowfast.synthetic.scenes import SceneSpec, render, true_motion
+from slowfast.synthetic.scenes import CLASS_NAMES, SceneSpec, render, true_motion
 from slowfast.utils.errors import UserError
 from slowfast.utils.logging import progress_bar
 
@@ -48,7 +48,7 @@ def scene_spec(model: VideoModel) -> SceneSpec:
 
 def synthetic_clip(spec: SceneSpec, seed: int, index: int) -> tuple[np.random.SeedSequence, int, torch.Tensor]:
     """Return seed, label and frames, uint8 (1, 3, T, S, S), of a clip that is in no data set of this repository."""
-    key, label = np.random.SeedSequence(seed, spawn_key=(2, index)), index % len(spec.class_names)
+    key, label = np.random.SeedSequence(seed, spawn_key=(2, index)), index % len(CLASS_NAMES)
     return key, label, torch.from_numpy(render(key, label, spec)).permute(3, 0, 1, 2)[None]
 
 

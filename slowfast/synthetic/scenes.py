@@ -1,8 +1,6 @@
 """Synthetic clips whose class is a motion: a textured sprite over a textured background, with camera and distractors.
 
-Two styles. ``motions``: coloured clips in twelve motions: eight directions, approaching, receding, rotating either way.
-``scenes``: grey ones that ask two questions. How does it move? In one of twelve directions relative to the background,
-while the camera pans, as in labels of filmed actions. What moves? A pattern inside an outline, drawn independently.
+The twelve motions, relative to the background, are eight directions, approaching, receding, and rotating either way.
 
 A state is a point on a torus: a sprite that leaves the frame re-enters on the other side. A clip starts at a uniformly
 drawn state and follows a straight line; the second motion of a pair is the first one played backwards. Therefore an
@@ -14,7 +12,7 @@ Dimension letters: ``L`` frames, ``S`` side of the frame in px, ``R`` side of th
 """
 
 import math
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,23 +20,14 @@ import numpy as np
 from slowfast.synthetic.drawing import BACKGROUND_AMPLITUDE, draw_texture, evaluate_texture, film
 from slowfast.utils.errors import UserError
 
-_PATTERN_AMPLITUDE = 90.0  # grey levels (root mean square) at texture_contrast 1
-_PATTERN_PERIODS = 3.0  # per diameter of the sprite
-_CLOUD_FREQUENCIES = 2  # periods per diameter of the finest wave: coarse enough to survive the smallest diameter
-_CLOUD_SHARE = 0.5  # of the texture that all sprites have, relative to the pattern
+_SPRITE_AMPLITUDE = 90.0  # grey levels (root mean square) at texture_contrast 1
+_SPRITE_FREQUENCIES = 2  # periods per diameter of the finest wave: coarse enough to survive the smallest diameter
 _COLOUR_SPREAD = 40.0  # grey levels, either way
-_GREY_SPREAD = 16.0  # largest distance of the means of grey sprites and backgrounds from mid-grey
 _DISTRACTOR_SCALE = 0.6  # of the smallest sprite: the class is the motion of the largest object
 
 # Harmonics of an outline with their heights relative to its mean radius; the phases are random. The first is a lump: no
 # sprite looks the same after a turn.
-_OUTLINES = {
-    "irregular": {1: 0.12, 2: 0.22, 3: 0.16, 4: 0.08},
-    "two-lobed": {2: 0.25, 1: 0.12},
-    "three-lobed": {3: 0.3, 1: 0.12},
-    "five-lobed": {5: 0.3, 1: 0.12},
-}
-_PATTERNS = ("cloudy", "striped", "checked", "ringed")
+_OUTLINE = {1: 0.12, 2: 0.22, 3: 0.16, 4: 0.08}
 
 
 class Motion(NamedTuple):
@@ -63,8 +52,8 @@ MOTIONS = (
     Motion("approaching", "receding", "zoom", (0, 0, 1, 0)),
     Motion("rotating clockwise", "rotating counter-clockwise", "spin", (0, 0, 0, math.radians(1))),
 )
-DIRECTIONS = tuple(_moving(f"moving at {a} degrees", f"moving at {a + 180} degrees", a) for a in range(0, 180, 30))
-KINDS = tuple(f"{pattern} {outline}" for outline in list(_OUTLINES)[1:] for pattern in _PATTERNS)
+# In the order of the labels; ``label ^ 1`` is the same motion played backwards.
+CLASS_NAMES = tuple(name for motion in MOTIONS for name in (motion.forward, motion.backward))
 
 
 def _option(default: Any, low: float, high: float, text: str) -> Any:
@@ -73,12 +62,11 @@ def _option(default: Any, low: float, high: float, text: str) -> Any:
 
 @dataclass(frozen=True)
 class SceneSpec:
-    """Style, size and difficulty of a set.
+    """Size and difficulty of a set.
 
     Lengths are fractions of the frame's side. Of two numbers, each clip draws uniformly between them.
     """
 
-    style: str = "motions"
     size: int = _option(64, 32, 1024, "side of the square frames, px")
     num_frames: int = _option(12, 2, 9999, "frames per clip")
     speed: tuple = _option((0.04, 0.08), 0.005, 0.25, "speed relative to the background, frame sides per frame")
@@ -98,31 +86,11 @@ class SceneSpec:
             value = getattr(self, item.name)
             if isinstance(item.default, tuple) and not value[0] <= value[1]:
                 raise UserError(f"--{item.name.replace('_', '-')} is {value}; allowed: two numbers MIN <= MAX")
-        if self.style == "motions" and self.zoom[0] > self.fastest_zoom:
+        if self.zoom[0] > self.fastest_zoom:
             raise UserError(
                 f"--zoom is {self.zoom}; allowed: a MIN up to {self.fastest_zoom:.4f}, which grows "
                 f"through all of --diameter {self.diameter} in {self.num_frames} frames"
             )
-
-    def options(self) -> list[Field]:
-        """Return the fields, without the style, that have an effect."""
-        unused = ("style", "zoom", "spin") if self.style == "scenes" else ("style",)
-        return [item for item in fields(self) if item.name not in unused]
-
-    @property
-    def motions(self) -> tuple[Motion, ...]:
-        """Pairs of classes."""
-        return DIRECTIONS if self.style == "scenes" else MOTIONS
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names in the order of the labels; ``label ^ 1`` is the same motion played backwards."""
-        return [name for motion in self.motions for name in (motion.forward, motion.backward)]
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """Looks of the target; more than one is a second question."""
-        return KINDS if self.style == "scenes" else ("cloudy irregular",)
 
     @property
     def fastest_zoom(self) -> float:
@@ -130,27 +98,14 @@ class SceneSpec:
         return math.log(self.diameter[1] / self.diameter[0]) / (self.num_frames - 1)
 
 
-SCENES = SceneSpec(  # of the motion benchmark
-    *("scenes", 64, 8),
-    speed=(0.025, 0.05),
-    diameter=(0.4, 0.7),
-    texture_contrast=1.0,
-    camera_pan=(0.0, 0.01),
-    num_distractors=1,
-    distractor_speed=(0.0, 0.02),
-    clutter=3,
-)
-SPECS = {"synthetic": SceneSpec(), "scenes": SCENES}
-
-
-def render(seed: int | np.random.SeedSequence, label: int, spec: SceneSpec, kind: int = 0) -> np.ndarray:
+def render(seed: int | np.random.SeedSequence, label: int, spec: SceneSpec) -> np.ndarray:
     """Render one clip: RGB frames (L, S, S, 3) uint8.
 
-    The seed decides everything but the motion and the kind: the same seed with ``label ^ 1`` gives the same frames in
-    reverse order. ``label`` and ``kind`` are positions in ``spec.class_names`` and ``spec.kinds``.
+    The seed decides everything but the motion: the same seed with ``label ^ 1``, a position in CLASS_NAMES, gives the
+    same frames in reverse order.
     """
     artist = _Artist(seed, spec)
-    ground, texture, sprites, camera = artist.cast(label, kind)
+    ground, texture, sprites, camera = artist.cast(label)
 
     def backdrop(y: np.ndarray, x: np.ndarray) -> np.ndarray:
         pixels = spec.texture_contrast * BACKGROUND_AMPLITUDE * evaluate_texture(texture, y, x)
@@ -164,7 +119,7 @@ def render(seed: int | np.random.SeedSequence, label: int, spec: SceneSpec, kind
 
 
 def true_motion(
-    seed: int | np.random.SeedSequence, label: int, spec: SceneSpec, kind: int = 0, interval: int = 1
+    seed: int | np.random.SeedSequence, label: int, spec: SceneSpec, interval: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return how every pixel of the clip that :func:`render` makes moves until ``interval`` frames later.
 
@@ -172,7 +127,7 @@ def true_motion(
         Displacements (x, y) in px, float32 (L - interval, S, S, 2), of what is seen at each pixel, and whether that is
         the target, bool (L - interval, S, S).
     """
-    _, _, sprites, camera = _Artist(seed, spec).cast(label, kind)
+    _, _, sprites, camera = _Artist(seed, spec).cast(label)
     order = slice(None, None, -1 if label % 2 else 1)
     camera = camera[order]
     motion = np.tile((camera[interval:] - camera[:-interval])[:, None, None], (1, spec.size, spec.size, 1))
@@ -204,19 +159,18 @@ class _Artist:
     def __init__(self, seed: int | np.random.SeedSequence, spec: SceneSpec) -> None:
         self.rng = np.random.default_rng(seed)
         self.spec = spec
-        self.is_coloured = spec.style == "motions"
 
-    def cast(self, label: int, kind: int) -> tuple[np.ndarray, np.ndarray, list[tuple], np.ndarray]:
+    def cast(self, label: int) -> tuple[np.ndarray, np.ndarray, list[tuple], np.ndarray]:
         """Draw the ground's colour and texture, the sprites with their paths, the target last, and the camera's path.
 
         All of them are those of the motion played forwards, ``label & ~1``.
         """
         spec = self.spec
         ground, colour = self.colour(), self.colour()
-        if self.is_coloured:  # half a cycle apart: the sprite never melts into the ground
-            colour = (ground + 128 + _COLOUR_SPREAD * (colour / 128 - 1)) % 256
-        texture = self.texture(spec.clutter)
-        target = self.sprite(spec.kinds[kind], colour, spec.diameter[1]), self.path(spec.motions[label // 2])
+        # Half a cycle apart: the sprite never melts into the ground.
+        colour = (ground + 128 + _COLOUR_SPREAD * (colour / 128 - 1)) % 256
+        texture = draw_texture(self.rng, spec.clutter)
+        target = self.sprite(colour, spec.diameter[1]), self.path(MOTIONS[label // 2])
         distractors = [self.distractor() for _ in range(spec.num_distractors)]
         camera = np.arange(spec.num_frames)[:, None] * self.velocity(spec.camera_pan)  # (L, xy)
         return (
@@ -227,46 +181,27 @@ class _Artist:
         )
 
     def colour(self) -> np.ndarray:
-        if self.is_coloured:
-            return self.rng.uniform(0, 256, 3)
-        return np.full(3, 128 + self.rng.uniform(-_GREY_SPREAD, _GREY_SPREAD))
+        return self.rng.uniform(0, 256, 3)
 
     def velocity(self, bounds: tuple) -> np.ndarray:
         heading, pace = self.rng.uniform(0, 2 * np.pi), self.rng.uniform(*bounds)
         return pace * np.array([np.cos(heading), np.sin(heading)])
 
-    def texture(self, num_frequencies: int) -> np.ndarray:
-        texture = draw_texture(self.rng, num_frequencies)
-        return texture if self.is_coloured else np.repeat(texture[..., :1], 3, axis=-1)
-
-    def sprite(self, kind: str, colour: np.ndarray, diameter: float) -> np.ndarray:
+    def sprite(self, colour: np.ndarray, diameter: float) -> np.ndarray:
         """Draw a sprite (R, R, 4) as ``film`` takes it."""
-        pattern, outline = kind.split(" ")
         resolution = math.ceil(diameter * self.spec.size)
         grid = (np.arange(resolution) + 0.5) / resolution
-        pixels = colour + self.spec.texture_contrast * _PATTERN_AMPLITUDE * self.pattern(pattern, grid)
-        waves = [(number, height, self.rng.uniform(0, 2 * np.pi)) for number, height in _OUTLINES[outline].items()]
+        texture = evaluate_texture(draw_texture(self.rng, _SPRITE_FREQUENCIES), grid, grid)
+        pixels = colour + self.spec.texture_contrast * _SPRITE_AMPLITUDE * texture
+        phases = self.rng.uniform(0, 2 * np.pi, 6)[2:]  # six, so that a seed gives the clip that it always gave
 
         def radius(angle: np.ndarray) -> np.ndarray:
-            return 1 + sum(height * np.cos(number * angle + phase) for number, height, phase in waves)
+            waves = zip(_OUTLINE.items(), phases)
+            return 1 + sum(height * np.cos(number * angle + phase) for (number, height), phase in waves)
 
         y, x = 2 * grid[:, None] - 1, 2 * grid - 1
         distance = radius(np.arctan2(y, x)) / radius(np.linspace(0, 2 * np.pi, 256)).max() - np.hypot(y, x)
         return np.dstack([np.clip(pixels, 0, 255), distance]).astype(np.float32)
-
-    def pattern(self, name: str, grid: np.ndarray) -> np.ndarray:
-        """Draw a pattern (R, R, 3) with a root mean square of about 1 on the points ``grid`` (R,) of both axes."""
-        clouds = evaluate_texture(self.texture(_CLOUD_FREQUENCIES), grid, grid)
-        phases = self.rng.uniform(0, 2 * np.pi, 2)  # drawn whatever the pattern
-        if name == "cloudy":
-            return clouds
-        y, x, wave = grid[:, None], grid, 2 * np.pi * _PATTERN_PERIODS
-        height = {
-            "striped": np.sin(wave * x + phases[0]) + 0 * y,
-            "checked": math.sqrt(2) * np.sin(wave * x + phases[0]) * np.sin(wave * y + phases[1]),
-            "ringed": np.sin(wave * np.hypot(x - 0.5, y - 0.5) + phases[0]),
-        }[name]
-        return math.sqrt(2) * height[..., None] + _CLOUD_SHARE * clouds
 
     def path(self, motion: Motion) -> np.ndarray:
         """Draw the target's path, played forwards: states (L, 4) as ``film`` takes them."""
@@ -285,10 +220,8 @@ class _Artist:
         return states
 
     def distractor(self) -> tuple[np.ndarray, np.ndarray]:
-        """Draw a sprite without a pattern and its path."""
-        plain_kinds = [name for name in self.spec.kinds if name.startswith("cloudy")]
-        kind = plain_kinds[self.rng.choice(len(plain_kinds))]
+        """Draw a small sprite and its path."""
         diameter = _DISTRACTOR_SCALE * self.spec.diameter[0]
-        sprite, velocity = self.sprite(kind, self.colour(), diameter), self.velocity(self.spec.distractor_speed)
+        sprite, velocity = self.sprite(self.colour(), diameter), self.velocity(self.spec.distractor_speed)
         start = [*self.rng.uniform(size=2), diameter, self.rng.uniform(0, 2 * np.pi)]
         return sprite, start + np.arange(self.spec.num_frames)[:, None] * [*velocity, 0, 0]

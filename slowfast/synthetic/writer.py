@@ -4,12 +4,10 @@ frames  numbered JPEG folders as in Something-Something V1, ``frames/<id>/00001.
         lists ``train.txt``, ``val.txt`` with lines ``frames/<id> num_frames label``
 mp4     H.264 videos, ``videos/<id>.mp4``; lists ``train.csv``, ``val.csv`` with lines ``videos/<id>.mp4,label``
 
-Beside them are ``dataset.json`` (every parameter) and, last, ``classes.txt``. Scenes have a second label, in lists of
-the same videos such as ``train_appearance.csv`` and in ``classes_appearance.txt``. Videos consist of key frames at a
+Beside them are ``dataset.json`` (every parameter) and, last, ``classes.txt``. Videos consist of key frames at a
 constant quantiser: pictures predicted from others would show the order of time. Stimuli are always videos.
 """
 
-import math
 import multiprocessing
 import os
 import shutil
@@ -24,7 +22,7 @@ import av
 import cv2
 import numpy as np
 
-from slowfast.synthetic.scenes import SceneSpec, render
+from slowfast.synthetic.scenes import CLASS_NAMES, SceneSpec, render
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import claimed, replacing
 from slowfast.utils.logging import progress_bar
@@ -35,7 +33,7 @@ _JPEG_QUALITY = 95
 
 class _Clip(NamedTuple):
     path: str  # relative to the data set's folder
-    labels: tuple[int, ...]  # of a scene motion and kind
+    label: int
     origin: Any  # what it is drawn from: a seed, or a record
 
 
@@ -54,16 +52,13 @@ def write_dataset(
     with claimed(out_dir / "dataset.json", parameters | asdict(spec)):
         if (out_dir / "classes.txt").exists():
             return False
-        train = _plan(spec, num_train, media, seed, split=0, first=1)
-        val = _plan(spec, num_val, media, seed, split=1, first=1 + num_train)
+        train = _plan(num_train, media, seed, split=0, first=1)
+        val = _plan(num_val, media, seed, split=1, first=1 + num_train)
         _write_clips([*train, *val], out_dir, partial(_draw_scene, spec), workers)
         suffix, middle = (".csv", ",") if media == "mp4" else (".txt", f" {spec.num_frames} ")
-        questions = {"_appearance": spec.kinds} if len(spec.kinds) > 1 else {}
-        for question, class_names in [*questions.items(), ("", spec.class_names)]:
-            for split, clips in (("train", train), ("val", val)):
-                labels = [clip.labels[bool(question)] for clip in clips]
-                _write_lines(out_dir / f"{split}{question}{suffix}", [clip.path for clip in clips], middle, labels)
-            _write_lines(out_dir / f"classes{question}.txt", class_names)
+        for split, clips in (("train", train), ("val", val)):
+            _write_list(out_dir / f"{split}{suffix}", clips, middle)
+        _write_lines(out_dir / "classes.txt", CLASS_NAMES)
     return True
 
 
@@ -85,36 +80,37 @@ def write_stimuli(
             return False
         both = [record for some in records.values() for record in some]
         paths = [f"videos/{number:06d}.mp4" for number in range(1, 1 + len(both))]
-        clips = [_Clip(path, (record.label,), record) for path, record in zip(paths, both)]
+        clips = [_Clip(path, record.label, record) for path, record in zip(paths, both)]
         _write_clips(clips, out_dir, partial(_read_clip, source.open), workers)
         for split, some in records.items():
-            own, paths = paths[: len(some)], paths[len(some) :]
-            _write_lines(out_dir / f"{split}.csv", own, ",", [record.label for record in some])
+            own, clips = clips[: len(some)], clips[len(some) :]
+            _write_list(out_dir / f"{split}.csv", own, ",")
         _write_lines(out_dir / "classes.txt", source.class_names)
     return True
 
 
-def _write_lines(path: Path, first: Sequence[str], middle: str = "", last: Sequence[Any] = ()) -> None:
+def _write_list(path: Path, clips: Sequence[_Clip], middle: str) -> None:
+    _write_lines(path, [f"{clip.path}{middle}{clip.label}" for clip in clips])
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
     with replacing(path) as file:
-        file.writelines(f"{start}{middle}{end}\n" for start, end in zip(first, last or [""] * len(first)))
+        file.writelines(f"{line}\n" for line in lines)
 
 
-def _plan(spec: SceneSpec, count: int, media: str, seed: int, split: int, first: int) -> list[_Clip]:
+def _plan(count: int, media: str, seed: int, split: int, first: int) -> list[_Clip]:
     """List the clips of a split: labels balanced, in random order so that ids do not tell the class."""
     order = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(split,))).permutation(np.arange(count))
-    num_classes, num_kinds = len(spec.class_names), len(spec.kinds)
-    # Side by side, the labels repeat after a period and then meet the same partners, so the kind moves on by one.
-    period = math.lcm(num_classes, num_kinds)
     clips = []
     for index, number in enumerate(order.tolist()):
         name = f"frames/{first + index:06d}" if media == "frames" else f"videos/{first + index:06d}.mp4"
-        labels = (number % num_classes, (number + number // period) % num_kinds)
-        clips.append(_Clip(name, labels, np.random.SeedSequence(seed, spawn_key=(split, index))))
+        key = np.random.SeedSequence(seed, spawn_key=(split, index))
+        clips.append(_Clip(name, number % len(CLASS_NAMES), key))
     return clips
 
 
 def _draw_scene(spec: SceneSpec, clip: _Clip) -> np.ndarray:
-    return render(clip.origin, clip.labels[0], spec, clip.labels[1])
+    return render(clip.origin, clip.label, spec)
 
 
 def _read_clip(open_record: Callable[[Any], Any], clip: _Clip) -> np.ndarray:

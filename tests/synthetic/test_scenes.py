@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 from slowfast.synthetic import scenes
-from slowfast.synthetic.scenes import KINDS, SCENES, SceneSpec, render, true_motion
+from slowfast.synthetic.scenes import CLASS_NAMES, SceneSpec, render, true_motion
 from slowfast.utils.errors import UserError
 
-MOTIONS = SceneSpec().class_names
-HARD = {"size": 40, "num_frames": 7, "noise_std": 12.0, "camera_jitter": 0.02, "num_distractors": 3}
-SPECS = (SceneSpec(**HARD, texture_contrast=0.9), dataclasses.replace(SCENES, **HARD))
+HARD = SceneSpec(
+    *(40, 7), texture_contrast=0.9, noise_std=12.0, camera_jitter=0.02, camera_pan=(0.01, 0.03), num_distractors=3
+)
 PLAIN = SceneSpec(num_frames=8, texture_contrast=0.0, noise_std=0.0)
 NUM_CLIPS = 104  # of a class
 
 
 def test_pairs_are_opposites():
-    assert list(zip(MOTIONS[::2], MOTIONS[1::2])) == [
+    assert list(zip(CLASS_NAMES[::2], CLASS_NAMES[1::2])) == [
         ("moving right", "moving left"),
         ("moving down", "moving up"),
         ("moving down-right", "moving up-left"),
@@ -27,17 +27,12 @@ def test_pairs_are_opposites():
         ("approaching", "receding"),
         ("rotating clockwise", "rotating counter-clockwise"),
     ]
-    angles = [int(name.split()[2]) for name in SCENES.class_names]
-    assert sorted(angles) == list(range(0, 360, 30))
-    assert all(backward == forward + 180 for forward, backward in zip(angles[::2], angles[1::2]))
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.style)
-def test_a_clip_played_backwards_is_the_paired_class_of_the_same_kind(spec):
+def test_a_clip_played_backwards_is_the_paired_class():
     for label in range(0, 12, 2):
-        kind = label % len(spec.kinds)
-        clip = render(7, label, spec, kind)
-        np.testing.assert_array_equal(render(7, label + 1, spec, kind), clip[::-1])
+        clip = render(7, label, HARD)
+        np.testing.assert_array_equal(render(7, label + 1, HARD), clip[::-1])
         assert (clip[0] != clip[-1]).any()
 
 
@@ -54,11 +49,16 @@ def circular_centre(mask):
     return np.array([np.angle(mask.sum(axis) @ waves) for axis in (0, 1)]) * len(mask) / (2 * np.pi)
 
 
+def direction_of(label):
+    """Unit vector (x, y) in words."""
+    words = CLASS_NAMES[label].replace("-", " ").split()
+    direction = np.array([("right" in words) - ("left" in words), ("down" in words) - ("up" in words)], dtype=float)
+    return direction / np.linalg.norm(direction)
+
+
 @pytest.mark.parametrize("label", range(8))
 def test_sprites_move_as_the_name_says(label):
-    words = MOTIONS[label].replace("-", " ").split()
-    direction = np.array([("right" in words) - ("left" in words), ("down" in words) - ("up" in words)], dtype=float)
-    unit = direction / np.linalg.norm(direction)
+    unit = direction_of(label)
     low, high = np.array(PLAIN.speed) * 64
     for seed in range(4):
         centres = [circular_centre(mask) for mask in masks_of(seed, label, PLAIN)]
@@ -72,7 +72,7 @@ def test_approaching_sprites_grow_all_the_way_inside_the_frame(spec):
     """Neither do they re-enter on the other side nor start again, also where the growth asked for is too fast."""
     areas = []
     for seed in range(12):
-        masks = masks_of(seed, MOTIONS.index("approaching"), spec)
+        masks = masks_of(seed, CLASS_NAMES.index("approaching"), spec)
         assert (np.diff(masks.sum((1, 2))) > 0).all()
         assert not masks[:, [0, -1]].any() and not masks[:, :, [0, -1]].any()
         areas.append(masks.sum((1, 2)))
@@ -82,7 +82,7 @@ def test_approaching_sprites_grow_all_the_way_inside_the_frame(spec):
 
 def test_rotating_sprites_turn_as_the_name_says():
     """Each mask turned by the mean spin, both ways: the right one fits the next mask better."""
-    label = MOTIONS.index("rotating clockwise")
+    label = CLASS_NAMES.index("rotating clockwise")
     for seed in range(4):
         overlaps = {1: [], -1: []}
         for a, b in itertools.pairwise(masks_of(seed, label, PLAIN)):
@@ -151,7 +151,7 @@ def test_frames_without_their_order_do_not_tell_a_pair_apart(clips, view):
 
 @pytest.mark.parametrize("index", [0, 4, 7])
 def test_a_single_frame_tells_nothing_about_a_class_that_keeps_its_size(clips, index):
-    keeps_size = [label for label, name in enumerate(MOTIONS) if name not in ("approaching", "receding")]
+    keeps_size = [label for label, name in enumerate(CLASS_NAMES) if name not in ("approaching", "receding")]
     assert (accuracies(with_squares(clips[keeps_size, :, index])) < chance_bound(10)).all()
 
 
@@ -168,7 +168,7 @@ def test_the_classifiers_find_a_leak():
 @pytest.fixture(scope="module")
 def states():
     """Things filmed for (motions, seeds): target states (L, 4), states of the first distractor, camera (L, 2)."""
-    filmed = []
+    filmed, spec = [], dataclasses.replace(HARD, size=32, num_frames=8, camera_jitter=0.0, num_distractors=1)
 
     def watch(backdrop, sprites, camera, size):
         filmed.append((sprites[-1][1], sprites[0][1], camera))
@@ -177,23 +177,23 @@ def states():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scenes, "film", watch)
         for label, seed in itertools.product(range(0, 12, 2), range(200)):
-            key = np.random.SeedSequence(5, spawn_key=(label, seed))
-            render(key, label, dataclasses.replace(SCENES, size=32))
+            render(np.random.SeedSequence(5, spawn_key=(label, seed)), label, spec)
     return [np.array(x).reshape(-1, 200, *x[0].shape) for x in zip(*filmed, strict=True)]
 
 
 @pytest.mark.parametrize("t", [0, 3, 7])
-def test_a_scene_shows_a_uniform_state_whatever_the_motion(states, t):
+def test_a_clip_shows_a_uniform_state_whatever_the_motion(states, t):
+    """But for the place and the size of what approaches."""
     target, distractor, camera = states
     x, y, diameter, angle = np.moveaxis(target[:, :, t], -1, 0)  # (motions, seeds) each
     places = [(x, camera[:, :, t, 0]), (y, camera[:, :, t, 1]), (distractor[:, :, t, 0], -x)]
     seen = [(a + b) % 1 for a, b in places]
-    seen += [
-        np.log(diameter / SCENES.diameter[0]) / np.log(SCENES.diameter[1] / SCENES.diameter[0]),
-        angle / (2 * np.pi),
-    ]
+    low, high = HARD.diameter
+    seen.append(np.log(diameter / low) / np.log(high / low))
+    seen = np.delete(seen, CLASS_NAMES.index("approaching") // 2, axis=1)
     steps = np.arange(201) / 200
-    for values in np.sort(np.concatenate(seen)):  # Kolmogorov and Smirnov: above 1.95 with probability 1e-3
+    for values in np.sort(np.concatenate([*seen, angle / (2 * np.pi) % 1])):
+        # Kolmogorov and Smirnov: above 1.95 with probability 1e-3
         assert max((steps[1:] - values).max(), (values - steps[:-1]).max()) * np.sqrt(200) < 1.95
 
 
@@ -203,21 +203,15 @@ def test_the_camera_and_the_distractors_do_not_know_the_motion(states):
         move = (path[:, :, -1] - path[:, :, 0])[..., :2]
         assert np.abs(move.mean(1)).max() < 4 * move.std() / np.sqrt(move.shape[1])
     own = (target[0, :, 1] - target[0, :, 0] + 0.5) % 1 - 0.5
-    assert own[:, 0].mean() > 0.025  # the target's own motion does: it moves right
+    assert own[:, 0].mean() > 0.05  # the target's own motion does: it moves right
 
 
 @pytest.mark.parametrize("label", [0, 3, 6])
-def test_the_label_is_the_motion_relative_to_the_background(label, monkeypatch):
+def test_the_label_is_the_motion_relative_to_the_background(label):
     """Measured in the pictures: the sprite's way where all else is plain, minus that of the same background."""
-    spec = dataclasses.replace(SCENES, speed=(0.05, 0.05), diameter=(0.15, 0.2), camera_pan=(0.03, 0.03))
-    monkeypatch.setattr(scenes, "_GREY_SPREAD", 128.0)
-    spec = dataclasses.replace(spec, noise_std=0.0, num_distractors=0, texture_contrast=0.0)
-    angle = np.radians(float(SCENES.class_names[label].split()[2]))
-    wanted = 0.05 * 64 * np.array([np.cos(angle), np.sin(angle)])
-    # In other clips, sprite and background happen to be of almost one grey.
-    seeds = [seed for seed in range(12) if np.ptp(render(seed, label, spec)[0]) > 60][:3]
-    assert len(seeds) == 3
-    for seed in seeds:
+    spec = dataclasses.replace(PLAIN, speed=(0.05, 0.05), diameter=(0.15, 0.2), camera_pan=(0.03, 0.03))
+    wanted = 0.05 * 64 * direction_of(label)
+    for seed in range(3):
         centres = [circular_centre(mask) for mask in masks_of(seed, label, spec)]
         in_image = np.median((np.diff(centres, axis=0) + 32) % 64 - 32, 0)
         textured = render(seed, label, dataclasses.replace(spec, texture_contrast=1.0)).mean(-1)
@@ -229,21 +223,10 @@ def test_the_label_is_the_motion_relative_to_the_background(label, monkeypatch):
         assert np.linalg.norm(in_image - background - wanted) < 0.6 < 1 < np.linalg.norm(in_image - wanted)  # px
 
 
-def test_the_kind_changes_the_target_alone():
-    clips = [render(2, 4, SPECS[1], kind).astype(int) for kind in range(len(KINDS))]
-    differs = [np.abs(a - b).max(-1) > 0 for a, b in itertools.combinations(clips, 2)]
-    assert all(difference.any((1, 2)).all() for difference in differs)
-    assert np.any(differs, 0).mean() < np.pi / 4 * (SPECS[1].diameter[1] + 3 / SPECS[1].size) ** 2
-
-
-@pytest.mark.parametrize(
-    ("spec", "label", "kind", "mean", "spread"),
-    [(SceneSpec(size=32, num_frames=3), 4, 0, 128.60, 81.97), (SPECS[1], 9, 5, 129.95, 62.885)],
-)
-def test_a_seed_gives_the_clip_that_it_always_gave(spec, label, kind, mean, spread):
+def test_a_seed_gives_the_clip_that_it_always_gave():
     """A published accuracy belongs to pictures. Means, since BLAS libraries round."""
-    clip = render(1, label, spec, kind).astype(float)
-    assert (clip.mean(), clip.std()) == (pytest.approx(mean, abs=0.01), pytest.approx(spread, abs=0.01))
+    clip = render(1, 4, SceneSpec(size=32, num_frames=3)).astype(float)
+    assert (clip.mean(), clip.std()) == (pytest.approx(128.60, abs=0.01), pytest.approx(81.97, abs=0.01))
 
 
 @pytest.mark.parametrize(
@@ -259,10 +242,9 @@ def test_values_that_contradict_each_other_are_refused(changes, words):
         SceneSpec(**changes)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.style)
 @pytest.mark.parametrize(("label", "interval"), [(1, 1), (6, 2), (8, 1), (11, 1)])
-def test_the_true_motion_leads_every_pixel_to_its_place_in_a_later_frame(spec, label, interval):
-    spec = dataclasses.replace(spec, noise_std=0.0, camera_jitter=0.02)
+def test_the_true_motion_leads_every_pixel_to_its_place_in_a_later_frame(label, interval):
+    spec = dataclasses.replace(HARD, noise_std=0.0)
     clip = render(3, label, spec).astype(np.float32)
     motion, is_target = true_motion(3, label, spec, interval=interval)
     place = motion + np.stack(np.meshgrid(*[np.arange(spec.size, dtype=np.float32)] * 2), -1)

@@ -11,7 +11,7 @@ import pytest
 
 from slowfast.datasets.decoder import FrameFolder, open_video
 from slowfast.synthetic import writer
-from slowfast.synthetic.scenes import KINDS, SCENES, SceneSpec, render
+from slowfast.synthetic.scenes import CLASS_NAMES, SceneSpec, render
 from slowfast.synthetic.writer import write_dataset
 from slowfast.utils.errors import UserError
 
@@ -50,7 +50,7 @@ def test_layout_labels_and_pictures(tmp_path, media_format):
         histogram = np.bincount([label for _, label in rows], minlength=12)
         assert histogram.sum() == count and np.ptp(histogram) <= 1
         assert [label for _, label in rows] != [i % 12 for i in range(count)]  # shuffled
-    assert (tmp_path / "classes.txt").read_text().splitlines() == SMALL.class_names
+    assert (tmp_path / "classes.txt").read_text().splitlines() == list(CLASS_NAMES)
     description = json.loads((tmp_path / "dataset.json").read_text())
     assert (description["num_train"], description["seed"], description["speed"]) == (26, 5, [0.04, 0.08])
     clips = []
@@ -63,20 +63,6 @@ def test_layout_labels_and_pictures(tmp_path, media_format):
             clips.append(clip)
     for a, b in itertools.combinations(clips, 2):  # train and val share no clip, forwards or backwards
         assert (a != b).any() and (a != b[::-1]).any()
-
-
-def test_both_questions_are_about_the_same_videos_and_their_labels_are_independent(tmp_path):
-    write_dataset(tmp_path, dataclasses.replace(SCENES, size=32, num_frames=2, num_distractors=0), 144, 31, "frames")
-    for split, count in (("train", 144), ("val", 31)):
-        motion, appearance = (read_list(tmp_path, name) for name in (split, f"{split}_appearance"))
-        assert [path for path, _ in motion] == [path for path, _ in appearance]
-        pairs = np.zeros((12, len(KINDS)), int)
-        for (_, label), (_, kind) in zip(motion, appearance, strict=True):
-            pairs[label, kind] += 1
-        assert pairs.sum() == count and np.ptp(pairs) <= 1  # with 144 clips every pair occurs once
-        assert np.ptp(pairs.sum(0)) <= 1 and np.ptp(pairs.sum(1)) <= 1
-    assert (tmp_path / "classes.txt").read_text().splitlines() == SCENES.class_names
-    assert (tmp_path / "classes_appearance.txt").read_text().splitlines() == list(KINDS)
 
 
 def test_videos_keep_no_trace_of_the_order_of_time(tmp_path, monkeypatch):
@@ -93,7 +79,6 @@ def test_a_seed_gives_the_labels_that_it_always_gave(tmp_path):
     write_dataset(tmp_path, dataclasses.replace(SMALL, num_frames=2), 14, 3, "frames")
     assert [label for _, label in read_list(tmp_path, "train")] == [11, 0, 1, 10, 4, 7, 5, 9, 3, 8, 1, 2, 0, 6]
     assert [label for _, label in read_list(tmp_path, "val")] == [0, 2, 1]
-    assert not list(tmp_path.glob("*appearance*"))
 
 
 def test_workers_do_not_change_the_files(tmp_path):

@@ -1,4 +1,4 @@
-"""Tools import nothing heavy for a help or a mistake; ``synthetic`` and ``scenes`` have the options of their specs."""
+"""Tools import nothing heavy for a help or a mistake; ``synthetic`` has the options of its spec."""
 
 import json
 import re
@@ -65,16 +65,6 @@ def test_the_command_of_the_quickstart(tmp_path, capsys):
     assert "complete already" in capsys.readouterr().out
 
 
-def test_scenes_have_their_own_options_and_two_lists(tmp_path):
-    options = ["--camera-pan", "0.01", "0.02", "--clutter", "4"]
-    assert main(["scenes", "--out", str(tmp_path / "set"), *SMALL, *options]) == 0
-    lists = sorted(path.name for path in (tmp_path / "set").glob("*.txt"))
-    names = ("classes", "train", "val")
-    assert lists == sorted(f"{name}{question}.txt" for name in names for question in ("", "_appearance"))
-    description = json.loads((tmp_path / "set/dataset.json").read_text())
-    assert (description["style"], description["camera_pan"], description["clutter"]) == ("scenes", [0.01, 0.02], 4)
-
-
 @pytest.mark.parametrize("name", ["motion_study/emim", "filmed/pretraining_emim_gestures"])
 def test_the_configuration_that_renders_stimuli_reads_them_as_videos(tmp_path, capsys, name):
     few = ["DATA.ARGS.num_train", "3", "DATA.ARGS.num_val", "5"]
@@ -109,10 +99,9 @@ def test_the_configuration_that_renders_stimuli_reads_them_as_videos(tmp_path, c
         (["synthetic", "--noise-std", "nan"], ["--noise-std", "nan is not allowed"]),
         (["synthetic", "--num-train", "0"], ["--num-train", "0 is not allowed, only 1 to"]),
         (["synthetic", "--seed", "-3"], ["--seed", "-3"]),
-        (["scenes", "--workers", "0"], ["--workers", "0 is not allowed, only 1 to 256"]),
+        (["synthetic", "--workers", "0"], ["--workers", "0 is not allowed, only 1 to 256"]),
         (["check", "--timeout", "0"], ["--timeout", "0 is not allowed"]),  # every item would look like one that hangs
         (["ssv2", "--quality", "0"], ["--quality", "0 is not allowed, only 1 to 100"]),
-        (["scenes", "--zoom", "0.1", "0.2"], ["--zoom"]),  # nothing approaches
         (["reticulate"], ["reticulate", "synthetic"]),
     ],
 )
