@@ -148,9 +148,10 @@ def texture_lines(runs: pd.DataFrame, tests: pd.DataFrame) -> list[dict]:
         trained = paired(runs[(runs[CELL] == cell).all(axis="columns") & runs["seed"].isin(seeds)], "emim")
         if pair:
             loss = resampled([trained[0], pair[0], trained[1], pair[1]], lambda a, b, c, d: (a - b) - (c - d))
-            line = dict(zip(CELL, cell)) | {"texture": texture, "emim": f"{100 * pair[0].mean():.1f}"}
-            line |= {"joint": f"{100 * pair[1].mean():.1f}", "emim's loss minus joint's": SIGNED.format(*loss)}
-            lines.append(line | {"which is": verdict(*loss[1:])})
+            line = dict(zip(CELL, cell)) | {"texture": texture, "emim top-1": f"{100 * pair[0].mean():.1f}"}
+            line |= {"joint top-1": f"{100 * pair[1].mean():.1f}", "emim's loss minus joint's": SIGNED.format(*loss)}
+            words = {"ahead": "loses more", "behind": "loses less"}
+            lines.append(line | {"emim": words.get(verdict(*loss[1:]), verdict(*loss[1:]))})
     return lines
 
 
