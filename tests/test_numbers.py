@@ -51,12 +51,22 @@ def readme():
     speed = re.findall(r"^\| fp32 \| ([\d.]+) \| ([\d.]+) \|", TEXTS["docs/notes/speed.md"], flags=re.M)[0]
     names = ("uniformer_s16", "emim_s16", "emim_b32")
     table = paper(*(f"{name}_{data}" for name in names for data in ("ssv1_k400", "ssv2_k400", "k400_in1k")))
+    with open(ROOT / "exp/comparators/results/motion/motion.csv", newline="", encoding="utf-8") as file:
+        comparison = {row["config"]: row for row in csv.DictReader(file)}
+    motion = [f"{float(comparison[arm][key]):.1f}" for arm in ("emim", "joint") for key in ("top1", "top1_plus_minus")]
+    filmed = (ROOT / "exp/filmed/README.md").read_text(encoding="utf-8")
+    order, backwards = (
+        re.findall(rf"^\| {way} \| (.*) \|$", filmed, flags=re.M)[0] for way in ("in order", "backwards")
+    )
     (agreement,) = re.findall(r"atol=(\S+)\)", (ROOT / "tests/models/test_golden.py").read_text())
     return [
         PYTHON,
         *QUICKSTART,
         agreement,
         *speed,
+        *motion,
+        *re.findall(r"[\d.]+", order),
+        backwards.split()[0],
         *table,
         *(str(round(float(cost(name)))) for name in ("emim_s", "emim_b")),
     ]
