@@ -9,12 +9,13 @@ out=${OUT:-exp/motion_study/output}
 cells="camouflage:motion:1,2 textured:motion:1,2 camouflage:motion:2,3 textured:motion:2,3 camouflage:motion:0.5,1
     textured:motion:0.5,1 textured:appearance:1,2"
 for start in ${STARTS:-stills scratch}; do
-    settings=(DATA.ARGS.grow 0.5)
+    settings=(DATA.ARGS.grow 0.5 SOLVER.MAX_EPOCH 8)
     if [ "$start" = stills ]; then
         if [ ! -e $out/stills/test_results.json ]; then
             "$PY" tools/run_net.py --cfg configs/motion_study/stills.yaml OUTPUT_DIR $out/stills
         fi
-        settings=(DATA.ARGS.grow 0.1 MODEL.PRETRAINED $out/stills/checkpoints/epoch_00040.pyth)
+        # Repeated over time, as is usual, they blur what moves, and no arm leaves chance.
+        settings+=(MODEL.PRETRAINED $out/stills/checkpoints/epoch_00040.pyth MODEL.INFLATION center)
     fi
     for cell in ${CELLS:-$cells}; do
         IFS=: read -r stimulus question displacement <<<"$cell"

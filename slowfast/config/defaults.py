@@ -146,6 +146,11 @@ declare(
         "(`uniformer_s_in1k`, `hf-hub:USER/REPOSITORY[/FILE]`), or a finished experiment, by its folder (`exp/NAME`), "
         'YAML file or OUTPUT_DIR, whose best checkpoint is taken; "" trains from scratch.',
     ),
+    INFLATION=choice(
+        "average",
+        "center",
+        meaning="2-D weights in 3-D convolutions: the same in all frames, which blurs what moves | in the middle one.",
+    ),
     FREEZE=names(
         [],
         "Parameters that are not trained, patterns of names as of files: `patch_embed1.*`, `blocks[12].*`. Batch norms "

@@ -158,7 +158,7 @@ def _build_model(cfg, process: Process, class_names: list[str] | None) -> nn.Mod
     if cfg.MODEL.PRETRAINED and not list_checkpoints(cfg.OUTPUT_DIR):  # whose weights would come instead
         prefixes = ("DATA.MEAN", "DATA.STD", "MODEL.MODEL_NAME", *(f"{section}." for section in model.SECTIONS))
         path = starting_weights(cfg.MODEL.PRETRAINED, cfg.dump(), prefixes, model.TRAINING_ONLY)
-        loaded = load_pretrained(model, path)
+        loaded = load_pretrained(model, path, cfg.MODEL.INFLATION)
         if loaded.has_head and (difference := class_difference(loaded.class_names, class_names)):
             logger.warning("%s: its classifier is of other class names or another order: %s", path, difference)
     if cfg.DIST.SYNC_BATCHNORM and process.device.type != "cuda":

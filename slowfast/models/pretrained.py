@@ -72,11 +72,12 @@ class LoadReport:
         return "\n".join([self.source + counts, *lines])
 
 
-def load_pretrained(model: nn.Module, path: str) -> LoadReport:
+def load_pretrained(model: nn.Module, path: str, inflation: str = "average") -> LoadReport:
     """Fill ``model`` with the weights of ``path`` as far as names and shapes agree, and report on every tensor.
 
-    Convolution weights of one dimension less (2-D image models) are inflated: repeated over time and divided by the
-    number of repetitions, so that a still clip gives what the image gave (I3D, arXiv 1705.07750). A classifier of
+    Convolution weights of one dimension less (2-D image models) are inflated, so that a still clip gives what the image
+    gave: "average" repeats them over time and divides by the number of repetitions (I3D, arXiv 1705.07750), which
+    blurs what moves; "center" puts them in the middle and zeros elsewhere (arXiv 2103.15691, 4.3). A classifier of
     another number of classes and a motion MLP of another window are left as they are, each as a whole. A file that
     fills less than half of the model's tensors, classifier aside, is refused.
     """
@@ -91,7 +92,7 @@ def load_pretrained(model: nn.Module, path: str) -> LoadReport:
         reason = "its weights mean nothing without the tensors that scale its blocks, which this model does not have"
         raise UserError(f"{path} is a layer-scale variant ({_first(scales, 2)}): {reason}; use one without layer scale")
     grids = {name: model.position_grids(name) if isinstance(model, Model) else [] for name in target}
-    fitted = {name: fit_tensor(weights[name], x) for name, x in target.items() if name in weights}
+    fitted = {name: fit_tensor(weights[name], x, inflation) for name, x in target.items() if name in weights}
     for name in [name for name, x in fitted.items() if x is None and grids[name]]:
         fitted[name], grid = resize_positions(weights[name], target[name], *grids[name])
         if grid:
@@ -133,12 +134,15 @@ def _whole_module(name: str) -> str:
     return match[0] if match else ""
 
 
-def fit_tensor(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor | None:
+def fit_tensor(source: torch.Tensor, target: torch.Tensor, inflation: str) -> torch.Tensor | None:
     """Return ``source`` in shape and precision of ``target``, inflated over time if need be; None if it cannot fit."""
     if source.shape == target.shape:
         return source.to(target.dtype)
     if target.dim() == 5 and source.shape == target.shape[:2] + target.shape[3:]:
         frames = target.shape[2]
+        if inflation == "center":
+            before = frames // 2
+            return F.pad(source.to(target.dtype).unsqueeze(2), (0, 0, 0, 0, before, frames - 1 - before))
         return (source.to(target.dtype) / frames).unsqueeze(2).repeat(1, 1, frames, 1, 1)
     return None
 

@@ -81,7 +81,7 @@ def test_raw_weights_are_preferred_to_their_averages_and_the_report_says_so(tmp_
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_image_weights_are_inflated_by_averaging_in_the_precision_of_the_model(tmp_path, dtype):
+def test_image_weights_are_inflated_in_the_precision_of_the_model(tmp_path, dtype):
     model = tiny_model()
     state = {name: x.to(dtype) if x.is_floating_point() else x for name, x in image_state(model).items()}
     save_file(state, tmp_path / "image.safetensors")
@@ -95,6 +95,11 @@ def test_image_weights_are_inflated_by_averaging_in_the_precision_of_the_model(t
         # A still clip sees the sum over time, which must be the image kernel; every slice has the same share.
         torch.testing.assert_close(after[name].sum(dim=2), state[name].float(), rtol=1e-6, atol=0)
         assert torch.equal(after[name], after[name][:, :, :1].expand_as(after[name]))
+    load_pretrained(model, str(tmp_path / "image.safetensors"), "center")
+    for name in report.inflated:
+        inflated = model.state_dict()[name]
+        assert torch.equal(inflated.sum(dim=2), state[name].float())
+        assert torch.equal(inflated[:, :, inflated.shape[2] // 2], state[name].float())
 
 
 def test_modules_of_another_window_or_number_of_classes_are_skipped_whole(tmp_path, caplog):
