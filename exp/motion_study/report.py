@@ -33,6 +33,10 @@ SIGNED = "{:+.1f} [{:+.1f}, {:+.1f}]"  # a difference and its interval
 TEXTURES = ("stripes", "cells", "dots")
 # Colours of M. Okabe and K. Ito, which the colour-blind can tell apart; each arm has a marker of its own, too.
 LOOKS = {"emim": ("#0072B2", "o"), "joint": ("#D55E00", "s"), "ee": ("#009E73", "^"), "no_motion": ("#CC79A7", "D")}
+LOOKS |= {"ee_window_5": ("#E69F00", "v"), "ee_window_3": ("black", "x")}
+LOOKS |= {"interval_2": ("#56B4E9", "<"), "interval_3": ("grey", ">")}
+# Predictions 1 and 5, and what the motion features add: arms beside the one that they change.
+CHANGED = {"no_motion": "emim", "ee_window_5": "ee", "ee_window_3": "ee", "interval_2": "emim", "interval_3": "emim"}
 
 
 def read_run(folder: Path) -> dict | None:
@@ -139,6 +143,18 @@ def claim(runs: pd.DataFrame, start: str, displacement: str) -> str | None:
     return f"* {start}, {displacement} tokens: {SIGNED.format(*gain)} points, {verdict(*gain[1:])}"
 
 
+def change_lines(runs: pd.DataFrame) -> list[dict]:
+    """Return arms that change another arm in one thing, and what that gives."""
+    lines = []
+    for *cell, arm in sorted(set(zip(*(runs[key] for key in [*CELL, "arm"])))):
+        of_cell = runs[(runs[CELL] == cell).all(axis="columns")]
+        if arm in CHANGED and (pair := paired(of_cell, arm, CHANGED[arm])):
+            gain = resampled(pair, minus)
+            line = dict(zip(CELL, cell)) | {"arm": arm, "minus": CHANGED[arm], "seeds": len(pair[0])}
+            lines.append(line | {"points": SIGNED.format(*gain), "which is": verdict(*gain[1:])})
+    return lines
+
+
 def texture_lines(runs: pd.DataFrame, tests: pd.DataFrame) -> list[dict]:
     """Return prediction 2: what E-O and O-O lose on textures that they were not trained on."""
     lines = []
@@ -218,6 +234,8 @@ def write_report(folder: Path) -> None:
     claims = [claim(runs, start, name) for start, name in sorted(set(zip(runs["start"], runs["displacement"])))]
     if any(claims):
         text += ["## EMIM's gain on motion minus its gain on appearance, textured", "", *filter(None, claims), ""]
+    if changes := change_lines(runs):
+        text += ["## Arms that change one thing", "", pd.DataFrame(changes).to_markdown(index=False), ""]
     if (folder / "tests.csv").exists():
         tests = pd.read_csv(folder / "tests.csv", dtype={"right": str})
         for title, lines_of in (

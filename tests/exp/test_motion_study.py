@@ -45,7 +45,7 @@ def test_report_of_known_runs(tmp_path):
     runs = [
         ("scratch", "textured", question, "1 to 2", arm, seed, 4800, 50.0, 1200.0 * seed,
          full if (question, arm) == ("motion", "emim") else half)
-        for question in ("motion", "appearance") for arm in ("emim", "joint") for seed in (1, 2)
+        for question in ("motion", "appearance") for arm in ("emim", "joint", "interval_2") for seed in (1, 2)
     ]  # fmt: skip
     columns = [*report.KEYS, "clips", "top1", "clips_to_50", "right"]
     pd.DataFrame(runs, columns=columns).to_csv(tmp_path / "runs.csv", index=False)
@@ -62,6 +62,7 @@ def test_report_of_known_runs(tmp_path):
     assert re.search(r"stripes \| 50 \| 50 \| \+50.0 .* loses more", text)  # E-O loses all that it was ahead
     assert re.search(r"1 to 2 \| 50 \| -50.0 .* \| \+0.0 .* \| 0.5 \| nan nan", text)  # no clip was wrong
     assert re.search(r"scratch, 1 to 2 tokens: \+50.0", text)
+    assert re.search(r"motion \| 1 to 2 \| interval_2 \| emim \| 2 \| -50.0 .*behind", text)
     assert {path.name for path in tmp_path.glob("*.png")} == {"displacement.png", "clips.png"}
 
 
