@@ -211,13 +211,16 @@ def plot(lines: pd.DataFrame, value: str, label: str, path: Path) -> None:
             spread = [own["mean"] - own["low"], own["high"] - own["mean"]] if value == "mean" else None
             axis.errorbar(x, own[value], yerr=spread, label=arm, color=color, marker=marker, capsize=3, linewidth=1)
         axis.set_xticks(list(places.values()), places)
+        axis.set_xlim(-0.4, len(places) - 0.6)
         axis.set(title=f"{stimulus}, from {start}", xlabel="tokens a frame")
         axis.grid(alpha=0.3)
         if value == "mean":
             axis.axhline(12.5, color="grey", linestyle=":", linewidth=1)
-            axis.text(0, 13, "chance", fontsize=7, color="grey")
+            axis.text(-0.4, 13, " chance", fontsize=7, color="grey")
         else:
             axis.set_yscale("log")
+            for of_axis in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+                of_axis("{x:,.0f}")
     axes[0].set_ylabel(label)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     figure.savefig(path, dpi=110)
@@ -242,7 +245,8 @@ def write_report(folder: Path) -> None:
             ("New textures (trained on grain)", texture_lines(runs, tests)),
             ("Mechanism: E-O with the channels of its affinities permuted", mechanism_lines(runs, tests)),
         ):
-            text += [f"## {title}", "", pd.DataFrame(lines_of).fillna("").to_markdown(index=False), ""]
+            if lines_of:
+                text += [f"## {title}", "", pd.DataFrame(lines_of).fillna("").to_markdown(index=False), ""]
     counts = ", ".join(f"{count} of {clips}" for clips, count in runs["clips"].value_counts().items())
     text += [
         f"{len(runs)} runs ({counts} clips), chance 12.5 %. Intervals: hierarchical bootstrap over seeds and videos, "
