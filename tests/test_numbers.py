@@ -58,6 +58,13 @@ def readme():
     order, backwards = (
         re.findall(rf"^\| {way} \| (.*) \|$", filmed, flags=re.M)[0] for way in ("in order", "backwards")
     )
+    tables = (ROOT / "exp/motion_study/results/tables.md").read_text(encoding="utf-8")
+    study = [
+        re.findall(rf"^\| {stimulus} +\| motion +\| {displacement} +\| {arm} .*?\| [+](\S+) \[[+]?(\S+), [+](\S+)\]",
+                   tables, flags=re.M)[0]
+        for stimulus, displacement, arm in (("camouflage", "1 to 2", "emim"), ("camouflage", "2 to 3", "emim"),
+                                            ("textured", "1 to 2", "emim"), ("textured", "1 to 2", "no_motion"))
+    ]  # fmt: skip
     (agreement,) = re.findall(r"atol=(\S+)\)", (ROOT / "tests/models/test_golden.py").read_text())
     return [
         PYTHON,
@@ -67,6 +74,7 @@ def readme():
         *motion,
         *re.findall(r"[\d.]+", order),
         backwards.split()[0],
+        *(figure for line in study for figure in line),
         *table,
         *(str(round(float(cost(name)))) for name in ("emim_s", "emim_b")),
     ]

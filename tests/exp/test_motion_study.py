@@ -68,7 +68,8 @@ def test_report_of_known_runs(tmp_path):
 
 @pytest.mark.skipif(not RESULTS.exists(), reason="no run of the study is finished yet")
 def test_tables_follow_from_the_runs(tmp_path):
-    (tmp_path / "runs.csv").write_bytes((RESULTS / "runs.csv").read_bytes())
+    for name in ("runs.csv", "tests.csv"):
+        (tmp_path / name).write_bytes((RESULTS / name).read_bytes())
     report.write_report(tmp_path)
     assert (tmp_path / "tables.md").read_text() == (RESULTS / "tables.md").read_text()
     runs = pd.read_csv(RESULTS / "runs.csv", dtype={"right": str})
