@@ -103,6 +103,11 @@ def verdict(low: float, high: float) -> str:
     return "no effect" if max(-low, high) < MARGIN else "open"
 
 
+def in_cell(runs: pd.DataFrame, cell: Sequence[str]) -> pd.DataFrame:
+    """Return the runs of a cell, whose values are those of CELL."""
+    return runs[(runs[CELL] == [*cell]).all(axis="columns")]
+
+
 def paired(runs: pd.DataFrame, arm: str, baseline: str = BASELINE) -> list[np.ndarray]:
     """Return the answers of two arms in the seeds that both have."""
     both = [runs[runs["arm"] == name].set_index("seed") for name in (arm, baseline)]
@@ -117,8 +122,7 @@ def tabulate(runs: pd.DataFrame) -> pd.DataFrame:
         mean, low, high = resampled([answers(own)])
         line = {**dict(zip(CELL, cell)), "arm": arm, "seeds": " ".join(map(str, own["seed"])), "mean": mean}
         line |= {"top-1 [95 %]": f"{mean:.1f} [{low:.1f}, {high:.1f}]", "low": low, "high": high}
-        of_cell = runs[(runs[CELL] == cell).all(axis="columns")]
-        pair = paired(of_cell, arm) if arm != BASELINE else []
+        pair = paired(in_cell(runs, cell), arm) if arm != BASELINE else []
         if pair:
             gain = resampled(pair, minus)
             line |= {"minus joint": SIGNED.format(*gain), "which is": verdict(*gain[1:])}
@@ -132,10 +136,7 @@ def tabulate(runs: pd.DataFrame) -> pd.DataFrame:
 
 def claim(runs: pd.DataFrame, start: str, displacement: str) -> str | None:
     """Return prediction 3 in words: what EMIM gains on motion over what it gains on appearance."""
-    cells = [
-        runs[(runs[CELL] == [start, "textured", question, displacement]).all(axis="columns")]
-        for question in ("motion", "appearance")
-    ]
+    cells = [in_cell(runs, [start, "textured", question, displacement]) for question in ("motion", "appearance")]
     pairs = [paired(cell, "emim") for cell in cells]
     if not all(pairs):
         return None
@@ -147,8 +148,7 @@ def change_lines(runs: pd.DataFrame) -> list[dict]:
     """Return arms that change another arm in one thing, and what that gives."""
     lines = []
     for *cell, arm in sorted(set(zip(*(runs[key] for key in [*CELL, "arm"])))):
-        of_cell = runs[(runs[CELL] == cell).all(axis="columns")]
-        if arm in CHANGED and (pair := paired(of_cell, arm, CHANGED[arm])):
+        if arm in CHANGED and (pair := paired(in_cell(runs, cell), arm, CHANGED[arm])):
             gain = resampled(pair, minus)
             line = dict(zip(CELL, cell)) | {"arm": arm, "minus": CHANGED[arm], "seeds": len(pair[0])}
             lines.append(line | {"points": SIGNED.format(*gain), "which is": verdict(*gain[1:])})
@@ -161,7 +161,7 @@ def texture_lines(runs: pd.DataFrame, tests: pd.DataFrame) -> list[dict]:
     for (*cell, texture), own in tests[tests["test"].isin(TEXTURES)].groupby([*CELL, "test"], sort=True):
         pair = paired(own, "emim")
         seeds = set(own[own["arm"] == "emim"]["seed"]) & set(own[own["arm"] == BASELINE]["seed"])
-        trained = paired(runs[(runs[CELL] == cell).all(axis="columns") & runs["seed"].isin(seeds)], "emim")
+        trained = paired(in_cell(runs[runs["seed"].isin(seeds)], cell), "emim")
         if pair:
             loss = resampled([trained[0], pair[0], trained[1], pair[1]], lambda a, b, c, d: (a - b) - (c - d))
             line = dict(zip(CELL, cell)) | {"texture": texture, "emim top-1": f"{100 * pair[0].mean():.1f}"}
@@ -176,7 +176,7 @@ def mechanism_lines(runs: pd.DataFrame, tests: pd.DataFrame) -> list[dict]:
     lines = []
     for cell, own in tests[tests["arm"] == "emim"].groupby(CELL, sort=True):
         permuted, measured = (own[own["test"] == name].set_index("seed") for name in ("permuted", "displacements"))
-        of_cell = runs[(runs[CELL] == list(cell)).all(axis="columns")].set_index("seed")
+        of_cell = in_cell(runs, cell).set_index("seed")
         both = [answers(of_cell[of_cell["arm"] == arm].reindex(permuted.index).dropna(subset="right"))
                 for arm in ("emim", BASELINE)]  # fmt: skip
         without = answers(permuted)

@@ -14,7 +14,7 @@ for start in ${STARTS:-stills scratch}; do
         if [ ! -e $out/stills/test_results.json ]; then
             "$PY" tools/run_net.py --cfg configs/motion_study/stills.yaml OUTPUT_DIR $out/stills
         fi
-        # Repeated over time, as is usual, they blur what moves, and no arm leaves chance.
+        # Repeated over time, as is usual, they blur what moves, and neither arm of the pilot left chance.
         settings+=(MODEL.PRETRAINED $out/stills/checkpoints/epoch_00040.pyth MODEL.INFLATION center)
     fi
     for cell in ${CELLS:-$cells}; do

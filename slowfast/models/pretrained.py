@@ -31,6 +31,7 @@ PREFIXES = re.compile(r"^((module|_orig_mod|model|backbone)\.)+")
 # classifier is: a bias of one motion MLP with the weight of another means nothing.
 EMIM = re.compile(r"\.attn\.(rpb|motion_conv\.\d+\.(weight|bias))$|\.emim\.")
 WHOLE_MODULE = re.compile(r"^.*\.motion_conv\.")
+INFLATIONS = ("average", "center")
 # Batches that a norm has seen: of use to averaging momenta alone, which no model here has.
 COUNTER = "num_batches_tracked"
 
@@ -77,10 +78,12 @@ def load_pretrained(model: nn.Module, path: str, inflation: str = "average") -> 
 
     Convolution weights of one dimension less (2-D image models) are inflated, so that a still clip gives what the image
     gave: "average" repeats them over time and divides by the number of repetitions (I3D, arXiv 1705.07750), which
-    blurs what moves; "center" puts them in the middle and zeros elsewhere (arXiv 2103.15691, 4.3). A classifier of
+    blurs what moves; "center" puts them in the middle and zeros elsewhere (ViViT, arXiv 2103.15691). A classifier of
     another number of classes and a motion MLP of another window are left as they are, each as a whole. A file that
     fills less than half of the model's tensors, classifier aside, is refused.
     """
+    if inflation not in INFLATIONS:
+        raise UserError(f"inflation is {inflation!r}; allowed: {', '.join(INFLATIONS)}")
     target = model.state_dict()
     content = read_checkpoint(path)
     weights, source = unwrap_weights(content, path, target)

@@ -100,6 +100,8 @@ def test_image_weights_are_inflated_in_the_precision_of_the_model(tmp_path, dtyp
         inflated = model.state_dict()[name]
         assert torch.equal(inflated.sum(dim=2), state[name].float())
         assert torch.equal(inflated[:, :, inflated.shape[2] // 2], state[name].float())
+    with pytest.raises(UserError, match="inflation is 'centre'; allowed: average, center"):
+        load_pretrained(model, str(tmp_path / "image.safetensors"), "centre")
 
 
 def test_modules_of_another_window_or_number_of_classes_are_skipped_whole(tmp_path, caplog):
