@@ -222,7 +222,8 @@ def plot(lines: pd.DataFrame, value: str, label: str, path: Path) -> None:
             for of_axis in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
                 of_axis("{x:,.0f}")
     axes[0].set_ylabel(label)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    arms = {name: mark for axis in axes for mark, name in zip(*axis.get_legend_handles_labels())}
+    figure.legend(arms.values(), arms.keys(), loc="outside lower center", ncols=4, fontsize=8)
     figure.savefig(path, dpi=110)
 
 
