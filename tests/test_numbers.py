@@ -58,6 +58,7 @@ def readme():
     order, backwards = (
         re.findall(rf"^\| {way} \| (.*) \|$", filmed, flags=re.M)[0] for way in ("in order", "backwards")
     )
+    (best,) = re.findall(r"^\| `emim_prompts` \| \d+ \| (.*?) \|", filmed, flags=re.M)
     tables = (ROOT / "exp/motion_study/results/tables.md").read_text(encoding="utf-8")
     study = [
         re.findall(rf"^\| {stimulus} +\| motion +\| {displacement} +\| {arm} .*?\| [+](\S+) \[[+]?(\S+), [+](\S+)\]",
@@ -72,6 +73,7 @@ def readme():
         agreement,
         *speed,
         *motion,
+        *re.findall(r"[\d.]+", best),
         *re.findall(r"[\d.]+", order),
         backwards.split()[0],
         *(figure for line in study for figure in line),
@@ -122,6 +124,18 @@ def test_figures_have_their_sources(page):
     for not_a_figure in (r"`[^`]*`", r"\]\([^)]*\)", r"arXiv [\d.]+", r"\d{4}\.\d{5}"):
         text = re.sub(not_a_figure, "", text)
     assert re.findall(FIGURE, text) == SOURCES.get(page, list)()
+
+
+def test_the_page_of_filmed_actions_states_its_tables():
+    page = (ROOT / "exp/filmed/README.md").read_text(encoding="utf-8")
+    found = re.findall(r"^\| `(\w+)` \| (\d+) \| (\S+ \[.*?\]) \| (\d+) \|", page, flags=re.M)
+    rows = []
+    for name in ("weizmann",):
+        with open(ROOT / f"exp/filmed/results/{name}.csv", newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                top1, low, high, minutes = (float(row[key]) for key in ("top1", "low", "high", "minutes"))
+                rows.append((row["config"], row["right"], f"{top1:.1f} [{low:.1f}, {high:.1f}]", f"{minutes:.0f}"))
+    assert found == rows
 
 
 def test_figures_of_the_small_model_are_of_the_file_in_the_package():
