@@ -82,7 +82,8 @@ class StimulusSpec(Arguments):
         texture: of the noise in training, one of TEXTURES.
         test_texture: the same in validation and test; "" for that of the training.
         grain: standard deviation of the noise's blur, px.
-        grow: share of the training in which the displacement grows from small to what it is.
+        surround: speed of what is around ``noise``, in another direction, in speeds of the object.
+        grow: share of the training in which the displacement, of ``noise`` the surround's speed, grows to what it is.
         num_train: clips an epoch, new ones in each.
         num_val: clips of validation and test, the same for every seed.
     """
@@ -98,6 +99,7 @@ class StimulusSpec(Arguments):
     texture: str = "grain"
     test_texture: str = ""
     grain: float = 1.5
+    surround: float = 1.0
     grow: float = 0.1
     num_train: int = 400
     num_val: int = 256
@@ -117,6 +119,8 @@ class StimulusSpec(Arguments):
     def at_epoch(self, epoch: int, num_epochs: int) -> "StimulusSpec":
         """Return the stimuli of an epoch of the training (from 0 on), smaller steps at its beginning."""
         share = min(1.0, (epoch + 1) / (self.grow * num_epochs + 1))
+        if self.stimulus == "noise":
+            return replace(self, surround=share * self.surround)
         return replace(self, displacement=tuple(share * end for end in self.displacement))
 
     def in_test(self) -> "StimulusSpec":
@@ -150,7 +154,8 @@ class Stimulus:
         background = pan * np.array([math.cos(heading), math.sin(heading)])
         relative = speed * np.array([math.cos(angle), math.sin(angle)])
         if spec.stimulus == "noise":  # both move, the background another way
-            background = background + speed * np.array([math.cos(angle + other), math.sin(angle + other)])
+            around = spec.surround * speed
+            background = background + around * np.array([math.cos(angle + other), math.sin(angle + other)])
             relative = relative - background
         self.background_velocity = sign * background  # (x, y), px a frame
         self.object_velocity = sign * (background + relative)

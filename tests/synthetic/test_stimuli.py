@@ -80,6 +80,17 @@ def test_the_displacement_grows_to_what_it_is():
     assert replace(SPEC, grow=0.0).at_epoch(0, 10).displacement == SPEC.displacement
 
 
+def test_what_grows_of_noise_is_the_speed_of_its_surround():
+    spec = replace(SPEC, stimulus="noise", pan=(0, 0), grow=0.5)
+    speeds = []
+    for grown in (spec.at_epoch(epoch, 10) for epoch in range(6)):
+        one = grown.draw(1, 2, 5, 64)
+        np.testing.assert_allclose(one.object_velocity, spec.draw(1, 2, 5, 64).object_velocity, atol=1e-9)
+        speeds.append(np.hypot(*one.background_velocity) / np.hypot(*one.object_velocity))
+    np.testing.assert_allclose(speeds, np.arange(1, 7) / 6)
+    assert not replace(spec, surround=0.0).draw(1, 2, 5, 64).background_velocity.any()
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
