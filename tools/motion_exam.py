@@ -2,7 +2,7 @@
 
 Trains a video network twice (two seeds) on the exam's rendered clips, tests it, and writes a certificate of one page
 (certificate.html, .png, .json): accuracy against displacement, on other textures, on noise that only motion tells, with
-frames out of order, errors of the displacements in EMIM's affinities, cost. About 25 minutes on two cores for 0.25
+frames out of order, errors of the displacements in EMIM's affinities, cost. About 20 minutes on two cores for 0.25
 GFLOPs; the same command again continues, and repeats nothing.
 
 Of FILE the model counts (MODEL, UNIFORMER, EMIM, VMP, USER_MODULES, sections of your own, DATA.MEAN, DATA.STD); data,

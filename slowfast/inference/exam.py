@@ -134,7 +134,7 @@ def take(cfg: str, model: str, opts: Sequence[str], out: str, jobs: int) -> int:
     out = out or str(ROOT / "output" / "motion_exam" / name)
     counts = {part: own.SOLVER.MAX_EPOCH * own.DATA.ARGS.get("num_train", 400) for part, own in parts.items()}
     logger.info(
-        "%s: %s parameters, %.2f GFLOPs; %d seeds of %s clips; 0.25 GFLOPs take about 25 minutes on two cores",
+        "%s: %s parameters, %.2f GFLOPs; %d seeds of %s clips; 0.25 GFLOPs take about 20 minutes on two cores",
         name, f"{cost['parameters']:,}", cost["gflops"], len(SEEDS), " + ".join(map(str, counts.values())),
     )  # fmt: skip
     runs = plan(parts, out)

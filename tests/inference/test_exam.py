@@ -112,6 +112,20 @@ def test_files_stand_alone_and_show_those_that_took_the_same_exam(out, certifica
     assert "no affinities to read displacements from (it has none)" in page and "started from w.pth" in page
 
 
+def test_page_states_the_certificates_of_its_folder_which_are_of_this_exam():
+    page, references = (exam.FOLDER / "README.md").read_text(), exam.read_references()
+    names, parts = [one["name"] for one in references], exam.read_network("", "emim_tiny", [])[1]
+    assert f"| test | {' | '.join(f'`{name}`' for name in names)} |" in page and len(names) > 1
+    assert set(references[0]["tests"]) == {*exam.TRIALS, "reverse, as the opposite"}
+    for test in references[0]["tests"]:
+        shares = [one["tests"][test] for one in references]
+        cells = ["{:.1f} [{:.1f}, {:.1f}]".format(one["percent"], *one["interval95"]) for one in shares]
+        assert f"| {test} | {' | '.join(cells)} |" in page
+    clips = {part: 400 * cfg.SOLVER.MAX_EPOCH for part, cfg in parts.items()}
+    for one in references:
+        assert one["exam"] == {"training_clips": clips, "seeds": [1, 2], "test_clips": 256, "changed": {}}
+
+
 def test_true_tokens_are_what_stays_in_the_frame():
     spec = StimulusSpec(displacement=(2.0, 2.0))
     found = Affinities(torch.zeros(1, 5, 8, 8, 1, 49), torch.zeros(1, 5, 8, 8, 1, 49), 7, 1)
