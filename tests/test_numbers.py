@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from slowfast.inference.exam import BLIND, read_references
 from slowfast.models import document
 from slowfast.models.zoo import ARCHITECTURES, ZOO
 
@@ -58,6 +59,9 @@ def readme():
     order, backwards = (
         re.findall(rf"^\| {way} \| (.*) \|$", filmed, flags=re.M)[0] for way in ("in order", "backwards")
     )
+    exam = {one["name"]: one["tests"] for one in read_references()}
+    seen = [[f"{exam[name][test]['percent']:.1f}" for name in ("emim", "joint", "r2plus1d")]
+            for test in ("displacement 3", "noise")]  # fmt: skip
     (best,) = re.findall(r"^\| `emim_prompts` \| \d+ \| (.*?) \|", filmed, flags=re.M)
     tables = (ROOT / "exp/motion_study/results/tables.md").read_text(encoding="utf-8")
     study = [
@@ -73,6 +77,7 @@ def readme():
         agreement,
         *speed,
         *motion,
+        *("24,000", f"{BLIND:.1f}", *seen[0], *seen[1]),
         *re.findall(r"[\d.]+", best),
         *re.findall(r"[\d.]+", order),
         backwards.split()[0],
