@@ -48,6 +48,12 @@ def cost(name):
     return counted
 
 
+def results_of(name):
+    """Return the lines of a table of filmed actions by the name of the arm."""
+    with open(ROOT / f"exp/filmed/results/{name}.csv", newline="", encoding="utf-8") as file:
+        return {row["config"]: row for row in csv.DictReader(file)}
+
+
 def readme():
     speed = re.findall(r"^\| fp32 \| ([\d.]+) \| ([\d.]+) \|", TEXTS["docs/notes/speed.md"], flags=re.M)[0]
     names = ("uniformer_s16", "emim_s16", "emim_b32")
@@ -56,13 +62,15 @@ def readme():
         comparison = {row["config"]: row for row in csv.DictReader(file)}
     motion = [f"{float(comparison[arm][key]):.1f}" for arm in ("emim", "joint") for key in ("top1", "top1_plus_minus")]
     filmed = (ROOT / "exp/filmed/README.md").read_text(encoding="utf-8")
+    folds = results_of("egogestar")["emim_pretrained"]
+    turned = results_of("egogestar_order")["emim_pretrained"]["turned"]
     order, backwards = (
         re.findall(rf"^\| {way} \| (.*) \|$", filmed, flags=re.M)[0] for way in ("in order", "backwards")
     )
     exam = {one["name"]: one["tests"] for one in read_references()}
     seen = [[f"{exam[name][test]['percent']:.1f}" for name in ("emim", "joint", "r2plus1d")]
             for test in ("displacement 3", "noise")]  # fmt: skip
-    (best,) = re.findall(r"^\| `emim_prompts` \| \d+ \| (.*?) \|", filmed, flags=re.M)
+    best = results_of("weizmann")["emim_prompts"]
     tables = (ROOT / "exp/motion_study/results/tables.md").read_text(encoding="utf-8")
     study = [
         re.findall(rf"^\| {stimulus} +\| motion +\| {displacement} +\| {arm} .*?\| [+](\S+) \[[+]?(\S+), [+](\S+)\]",
@@ -78,7 +86,8 @@ def readme():
         *speed,
         *motion,
         *("24,000", f"{BLIND:.1f}", *seen[0], *seen[1]),
-        *re.findall(r"[\d.]+", best),
+        *(f"{float(best[key]):.1f}" for key in ("top1", "low", "high")),
+        *(f"{float(figure):.1f}" for figure in (folds["top1"], folds["low"], folds["high"], turned)),
         *re.findall(r"[\d.]+", order),
         backwards.split()[0],
         *(figure for line in study for figure in line),
@@ -134,13 +143,21 @@ def test_figures_have_their_sources(page):
 def test_the_page_of_filmed_actions_states_its_tables():
     page = (ROOT / "exp/filmed/README.md").read_text(encoding="utf-8")
     found = re.findall(r"^\| `(\w+)` \| (\d+) \| (\S+ \[.*?\]) \| (\d+) \|", page, flags=re.M)
-    rows = []
-    for name in ("weizmann",):
-        with open(ROOT / f"exp/filmed/results/{name}.csv", newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                top1, low, high, minutes = (float(row[key]) for key in ("top1", "low", "high", "minutes"))
-                rows.append((row["config"], row["right"], f"{top1:.1f} [{low:.1f}, {high:.1f}]", f"{minutes:.0f}"))
-    assert found == rows
+
+    def read(name, *keys):
+        for row in results_of(name).values():
+            ends = [
+                (row[key], row.get(f"{key}_low") or row["low"], row.get(f"{key}_high") or row["high"]) for key in keys
+            ]
+            yield row, ["{:.1f} [{:.1f}, {:.1f}]".format(*map(float, three)) for three in ends]
+
+    assert found == [
+        (row["config"], row["right"], top1, f"{float(row['minutes']):.0f}")
+        for name in ("weizmann", "egogestar")
+        for row, (top1,) in read(name, "top1")
+    ]
+    for row, shares in read("egogestar_order", "right", "turned", "kept"):
+        assert f"| `{row['config']}` | {' | '.join(shares)} |" in page
 
 
 def test_figures_of_the_small_model_are_of_the_file_in_the_package():
