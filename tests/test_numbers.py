@@ -71,7 +71,7 @@ def readme():
     seen = [[f"{exam[name][test]['percent']:.1f}" for name in ("emim", "joint", "r2plus1d")]
             for test in ("displacement 3", "noise")]  # fmt: skip
     best = results_of("weizmann")["emim_prompts"]
-    tables = (ROOT / "exp/motion_study/results/tables.md").read_text(encoding="utf-8")
+    tables = (ROOT / "exp/motion_study/results/tables.md").read_text(encoding="utf-8").partition("## From stills")[2]
     study = [
         re.findall(rf"^\| {stimulus} +\| motion +\| {displacement} +\| {arm} .*?\| [+](\S+) \[[+]?(\S+), [+](\S+)\]",
                    tables, flags=re.M)[0]
