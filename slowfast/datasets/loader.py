@@ -7,6 +7,7 @@ import functools
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from traceback import extract_tb
 from typing import NamedTuple
 
 import cv2
@@ -175,12 +176,16 @@ def make_loader(
     )
 
 
-def explained(error: RuntimeError) -> Exception:
+def explained(error: Exception) -> Exception:
     """Return an error that says what to do about a lost worker process; any other ``error`` as it is."""
-    if "DataLoader" not in str(error):
+    told = str(error)
+    # A worker that is lost while it hands over a batch ends the connection, of which torch says nothing.
+    if isinstance(error, (EOFError, OSError)) and "_try_get_data" in {x.name for x in extract_tb(error.__traceback__)}:
+        told = f"DataLoader worker was lost with a batch ({type(error).__name__})."
+    if "DataLoader" not in told:
         return error
     return UserError(
-        f"the data loader failed: {str(error).splitlines()[0].strip()} A killed worker usually means that memory ran "
+        f"the data loader failed: {told.splitlines()[0].strip()} A killed worker usually means that memory ran "
         "out (see `dmesg`): use fewer DATA_LOADER.NUM_WORKERS. A bus error means that shared memory is full (in "
         "containers: --shm-size), a time-out that a video or the storage hangs"
     )

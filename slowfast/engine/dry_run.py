@@ -44,7 +44,7 @@ def dry_run(cfg, process, tasks: tuple[str, ...], command: str) -> None:
     def attempt(function, *arguments):
         try:
             return function(*arguments)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, EOFError, OSError) as error:
             problem = explained(error)
             if not isinstance(problem, UserError):
                 raise

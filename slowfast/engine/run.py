@@ -97,7 +97,7 @@ def _start(cfg, tasks: tuple[str, ...], dry_run_command: str | None, perturb: st
             barrier()  # the main process may still be writing, and launchers end all when the first has ended
             sys.stderr.write(f"{stop}; the same command continues from there\n")
             return stop.status
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, EOFError, OSError) as error:
             if (mended := explained(error)) is not error:
                 raise mended from error
             raise

@@ -4,6 +4,7 @@ import itertools
 import os
 import pickle
 import signal
+from multiprocessing import resource_sharer
 
 import numpy as np
 import pytest
@@ -278,8 +279,22 @@ def test_a_worker_that_dies_is_an_error_that_says_what_to_do(cfg, monkeypatch):
     with pytest.raises(RuntimeError, match="worker") as error:
         next(iter(loader))
     assert "use fewer DATA_LOADER.NUM_WORKERS" in str(explained(error.value))
-    other = RuntimeError("size mismatch")
-    assert explained(other) is other
+    for other in (RuntimeError("size mismatch"), EOFError(), FileNotFoundError("a file of the user's")):
+        assert explained(other) is other
+
+
+@pytest.mark.parametrize("error", [EOFError, ConnectionResetError, FileNotFoundError])
+def test_a_worker_that_dies_while_it_hands_over_a_batch_is_the_same_error(cfg, monkeypatch, error):
+    cfg.DATA_LOADER.NUM_WORKERS = 1
+    loader = construct_loader(cfg, "val")
+
+    def lost(identity):
+        raise error
+
+    monkeypatch.setattr(resource_sharer._resource_sharer, "get_connection", lost)
+    with pytest.raises(error) as found:
+        next(iter(loader))
+    assert f"lost with a batch ({error.__name__}). A killed worker" in str(explained(found.value))
 
 
 @pytest.mark.gpu
