@@ -67,8 +67,9 @@ def readme():
     order, backwards = (
         re.findall(rf"^\| {way} \| (.*) \|$", filmed, flags=re.M)[0] for way in ("in order", "backwards")
     )
-    exam = {one["name"]: one["tests"] for one in read_references()}
-    seen = [[f"{exam[name][test]['percent']:.1f}" for name in ("emim", "joint", "r2plus1d")]
+    exam = {one["name"]: one for one in read_references()}
+    trained = sum(exam["emim"]["exam"]["training_clips"].values())
+    seen = [[f"{exam[name]['tests'][test]['percent']:.1f}" for name in ("emim", "joint", "r2plus1d")]
             for test in ("displacement 3", "noise")]  # fmt: skip
     best = results_of("weizmann")["emim_prompts"]
     tables = (ROOT / "exp/motion_study/results/tables.md").read_text(encoding="utf-8").partition("## From stills")[2]
@@ -85,7 +86,7 @@ def readme():
         agreement,
         *speed,
         *motion,
-        *("24,000", f"{BLIND:.1f}", *seen[0], *seen[1]),
+        *(f"{trained:,}", f"{BLIND:.1f}", *seen[0], *seen[1]),
         *(f"{float(best[key]):.1f}" for key in ("top1", "low", "high")),
         *(f"{float(figure):.1f}" for figure in (folds["top1"], folds["low"], folds["high"], turned)),
         *re.findall(r"[\d.]+", order),
