@@ -19,7 +19,7 @@ from scipy import stats
 from slowfast.analysis.study import WITHOUT_EFFECT, Run, Study, relevant_settings, run_missing
 from slowfast.config import configuration_name, load_cfg
 from slowfast.config.defaults import get_cfg
-from slowfast.config.parser import CfgNode
+from slowfast.config.parser import CfgNode, flat_settings
 from slowfast.datasets.build import build_source
 from slowfast.engine.checkpoint import checkpoint_to_test
 from slowfast.engine.test import Evaluation, load_tested, score_views
@@ -112,6 +112,13 @@ def measure_cost(cfg: CfgNode, name: str) -> dict[str, float]:
     return {"parameters": count_parameters(model), "gflops": count_gmacs(model, shape)}
 
 
+def own_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Return what the exam sets and is no default, by full key: certificates with other settings are not compared."""
+    defaults, ignored = flat_settings(get_cfg()), (*WITHOUT_EFFECT, *KEPT)
+    found = {key: value for key, value in flat_settings(cfg).items() if key.split(".")[0] in REPLACED}
+    return {key: value for key, value in found.items() if value != defaults.get(key) and not key.startswith(ignored)}
+
+
 def plan(parts: Mapping[str, CfgNode], out: str) -> dict[str, list[Run]]:
     """Return the trainings of every part, one per seed, in ``OUT/seedN/PART/run``."""
     runs: dict[str, list[Run]] = {}
@@ -152,7 +159,8 @@ def take(cfg: str, model: str, opts: Sequence[str], out: str, jobs: int) -> int:
         "settings": {key: value for key, value in settings.items() if key not in changed},
         "starts_from": parts[PARTS[0]].MODEL.PRETRAINED,
         "exam": {"training_clips": counts, "seeds": [*SEEDS], "test_clips": len(answers[0]["labels"]),
-                 "changed": {key: value for key, value in settings.items() if key in changed}},
+                 "changed": {key: value for key, value in settings.items() if key in changed},
+                 "settings": {part: own_settings(own) for part, own in parts.items()}},
         "cost": cost | measure_speed([*runs[PARTS[0]], *runs[PARTS[1]]]),
     }  # fmt: skip
     write_certificate(out, facts | grade(answers), read_references())

@@ -103,7 +103,7 @@ def test_files_stand_alone_and_show_those_that_took_the_same_exam(out, certifica
     assert "ANOTHER EXAM: DATA.ARGS.num_train 16" in page and "http" not in page
     assert (out / "certificate.png").read_bytes().startswith(b"\x89PNG")
     same, other = ({**copy.deepcopy(certificate), "name": name} for name in ("$same$", "different"))
-    other["exam"]["seeds"] = [7]
+    other["exam"]["settings"]["noise"]["DATA.ARGS.grow"] = 0.0  # with as many clips
     same |= {"end_point_error": {}, "no_affinities": "it has none", "starts_from": "w.pth"}
     write_certificate(str(tmp_path), certificate, [same, other])
     page = (tmp_path / "certificate.html").read_text()
@@ -122,8 +122,11 @@ def test_page_states_the_certificates_of_its_folder_which_are_of_this_exam():
         cells = ["{:.1f} [{:.1f}, {:.1f}]".format(one["percent"], *one["interval95"]) for one in shares]
         assert f"| {test} | {' | '.join(cells)} |" in page
     clips = {part: 400 * cfg.SOLVER.MAX_EPOCH for part, cfg in parts.items()}
+    own = {part: exam.own_settings(cfg) for part, cfg in parts.items()}
+    assert own["noise"]["DATA.ARGS.grow"] == 0.5 and own["camouflage"]["SOLVER.BASE_LR"] == 1e-3
+    told = {"training_clips": clips, "seeds": [1, 2], "test_clips": 256, "changed": {}, "settings": own}
     for one in references:
-        assert one["exam"] == {"training_clips": clips, "seeds": [1, 2], "test_clips": 256, "changed": {}}
+        assert one["exam"] == told
 
 
 def test_true_tokens_are_what_stays_in_the_frame():
