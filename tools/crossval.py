@@ -41,11 +41,14 @@ def main() -> int:
     baseline = args.baseline or arms[0].name
     if baseline not in {arm.name for arm in arms}:
         raise UserError(f"--baseline {baseline!r} is not in {', '.join(dict.fromkeys(arm.name for arm in arms))}")
+    if args.order_test:  # a wrong name would be told after hours
+        from slowfast.analysis.order import opposites, order_test
+        from slowfast.datasets.manifest import read_class_names
+
+        opposites(args.order_test, read_class_names(str(Path(args.data, "classes.txt")), 0))
     failed = [] if args.report_only else study.run_missing(crossval.as_study(arms, args.out), args.jobs)
     crossval.report(arms, baseline, args.out, sys.argv)
     if args.order_test:
-        from slowfast.analysis.order import order_test
-
         order_test(arms, args.order_test, args.out)
     print(Path(args.out, "crossval.md").read_text(encoding="utf-8"))
     if failed:

@@ -33,7 +33,8 @@ from slowfast.utils.results import SCORES, read_results
 
 logger = logging.getLogger("motion_study")
 
-COLUMNS = [*KEYS, "test", "right", "block", "end_point_errors"]
+RUN = [*KEYS, "clips"]
+COLUMNS = [*RUN, "test", "right", "block", "end_point_errors"]
 
 
 @torch.no_grad()
@@ -88,11 +89,12 @@ def main() -> int:
     setup_logging(None, True)
     path = args.results / "tests.csv"
     lines = list(csv.DictReader(path.open())) if path.exists() else []
-    there = {tuple(line[key] for key in KEYS) for line in lines}
+    there = {tuple(line[key] for key in RUN) for line in lines}
     for folder in (file.parent for root in args.folders for file in sorted(root.glob(f"**/seed*/{SCORES}"))):
-        run = {key: str(value) for key, value in (read_run(folder) or {}).items() if key in KEYS}
+        run = {key: str(value) for key, value in (read_run(folder) or {}).items() if key in RUN}
         if run.get("arm") in ("emim", "joint") and run["question"] == "motion" and tuple(run.values()) not in there:
             logger.info("%s", " ".join(run.values()))
+            lines = [line for line in lines if any(line[key] != run[key] for key in KEYS)]  # of another training
             lines += [run | line for line in test_run(folder, run["arm"])]
             with replacing(path) as file:
                 writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")

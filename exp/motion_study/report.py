@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import yaml
 from matplotlib.figure import Figure
+from scipy import stats
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
@@ -30,6 +31,7 @@ BASELINE = "joint"
 MARGIN = 3.0  # points; an effect that is smaller, with its whole interval, is none
 NUM_RESAMPLES = 2000
 SIGNED = "{:+.1f} [{:+.1f}, {:+.1f}]"  # a difference and its interval
+BY_T = "± by t"
 TEXTURES = ("stripes", "cells", "dots")
 # Colours of M. Okabe and K. Ito, which the colour-blind can tell apart; each arm has a marker of its own, too.
 LOOKS = {"emim": ("#0072B2", "o"), "joint": ("#D55E00", "s"), "ee": ("#009E73", "^"), "no_motion": ("#CC79A7", "D")}
@@ -92,12 +94,27 @@ def resampled(of: Sequence[np.ndarray], combine: Callable = lambda x: x) -> tupl
     return tuple(100 * float(x) for x in (combine(*(arm.mean() for arm in of)), low, high))
 
 
+def half_width(of: Sequence[np.ndarray], combine: Callable) -> float:
+    """Return half the 95 % interval of ``combine`` by Student's t over the seeds that all arms have, in percent."""
+    count = min(map(len, of))
+    found = [100 * combine(*(arm[seed].mean() for arm in of)) for seed in range(count)]
+    return float(stats.t.ppf(0.975, count - 1) * np.std(found, ddof=1) / count**0.5) if count > 1 else float("inf")
+
+
 def minus(first: float, second: float) -> float:
     return first - second
 
 
-def verdict(low: float, high: float) -> str:
-    """Say what an interval of a difference shows."""
+def compared(of: Sequence[np.ndarray], combine: Callable = minus) -> tuple[str, str, str]:
+    """Return a difference with its interval, half that of Student's t, and what both of them show, in words."""
+    found, low, high = resampled(of, combine)
+    half = half_width(of, combine)
+    return SIGNED.format(found, low, high), f"{half:.1f}", verdict((low, high), (found - half, found + half))
+
+
+def verdict(*intervals: tuple[float, float]) -> str:
+    """Say what all intervals of a difference show."""
+    low, high = min(low for low, _ in intervals), max(high for _, high in intervals)
     if low > 0 or high < 0:
         return "ahead" if low > 0 else "behind"
     return "no effect" if max(-low, high) < MARGIN else "open"
@@ -124,14 +141,24 @@ def tabulate(runs: pd.DataFrame) -> pd.DataFrame:
         line |= {"top-1 [95 %]": f"{mean:.1f} [{low:.1f}, {high:.1f}]", "low": low, "high": high}
         pair = paired(in_cell(runs, cell), arm) if arm != BASELINE else []
         if pair:
-            gain = resampled(pair, minus)
-            line |= {"minus joint": SIGNED.format(*gain), "which is": verdict(*gain[1:])}
+            line |= dict(zip(("minus joint", BY_T, "which is"), compared(pair)))
         reached = own["clips_to_50"].dropna()
         censored = len(own) - len(reached)
         typical = np.exp(np.log(own["clips_to_50"].fillna(own["clips"])).mean())
         line |= {"clips": typical, "clips to 50 %": f"{'at least ' if censored else ''}{typical:.0f}"}
-        lines.append(line | {"never": censored or ""})
+        lines.append(line | {"of joint's": ratio_of_clips(in_cell(runs, cell), arm), "never": censored or ""})
     return pd.DataFrame(lines).fillna("")
+
+
+def ratio_of_clips(cell: pd.DataFrame, arm: str) -> str:
+    """Return the clips to 50 % of an arm as a multiple of the baseline's, with its interval; "" if one has none."""
+    both = (cell[cell["arm"] == name].set_index("seed")["clips_to_50"] for name in (arm, BASELINE))
+    pairs = pd.concat(both, axis=1, join="inner").to_numpy(float)
+    if arm == BASELINE or len(pairs) < 2 or np.isnan(pairs).any():
+        return ""
+    logs = np.log(pairs[:, 0] / pairs[:, 1])
+    half = stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / len(logs) ** 0.5
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*np.exp([logs.mean(), logs.mean() - half, logs.mean() + half]))
 
 
 def claim(runs: pd.DataFrame, start: str, displacement: str) -> str | None:
@@ -140,8 +167,8 @@ def claim(runs: pd.DataFrame, start: str, displacement: str) -> str | None:
     pairs = [paired(cell, "emim") for cell in cells]
     if not all(pairs):
         return None
-    gain = resampled([*pairs[0], *pairs[1]], lambda a, b, c, d: (a - b) - (c - d))
-    return f"* {start}, {displacement} tokens: {SIGNED.format(*gain)} points, {verdict(*gain[1:])}"
+    gain, half, said = compared([*pairs[0], *pairs[1]], lambda a, b, c, d: (a - b) - (c - d))
+    return f"* {start}, {displacement} tokens: {gain} points, ± {half} by t, {said}"
 
 
 def change_lines(runs: pd.DataFrame) -> list[dict]:
@@ -149,9 +176,8 @@ def change_lines(runs: pd.DataFrame) -> list[dict]:
     lines = []
     for *cell, arm in sorted(set(zip(*(runs[key] for key in [*CELL, "arm"])))):
         if arm in CHANGED and (pair := paired(in_cell(runs, cell), arm, CHANGED[arm])):
-            gain = resampled(pair, minus)
             line = dict(zip(CELL, cell)) | {"arm": arm, "minus": CHANGED[arm], "seeds": len(pair[0])}
-            lines.append(line | {"points": SIGNED.format(*gain), "which is": verdict(*gain[1:])})
+            lines.append(line | dict(zip(("points", BY_T, "which is"), compared(pair))))
     return lines
 
 
@@ -163,11 +189,11 @@ def texture_lines(runs: pd.DataFrame, tests: pd.DataFrame) -> list[dict]:
         seeds = set(own[own["arm"] == "emim"]["seed"]) & set(own[own["arm"] == BASELINE]["seed"])
         trained = paired(in_cell(runs[runs["seed"].isin(seeds)], cell), "emim")
         if pair:
-            loss = resampled([trained[0], pair[0], trained[1], pair[1]], lambda a, b, c, d: (a - b) - (c - d))
+            four = [trained[0], pair[0], trained[1], pair[1]]
+            loss, half, said = compared(four, lambda a, b, c, d: (a - b) - (c - d))
             line = dict(zip(CELL, cell)) | {"texture": texture, "emim top-1": f"{100 * pair[0].mean():.1f}"}
-            line |= {"joint top-1": f"{100 * pair[1].mean():.1f}", "emim's loss minus joint's": SIGNED.format(*loss)}
-            words = {"ahead": "loses more", "behind": "loses less"}
-            lines.append(line | {"emim": words.get(verdict(*loss[1:]), verdict(*loss[1:]))})
+            line |= {"joint top-1": f"{100 * pair[1].mean():.1f}", "emim's loss minus joint's": loss, BY_T: half}
+            lines.append(line | {"emim": {"ahead": "loses more", "behind": "loses less"}.get(said, said)})
     return lines
 
 
@@ -183,7 +209,7 @@ def mechanism_lines(runs: pd.DataFrame, tests: pd.DataFrame) -> list[dict]:
         line = dict(zip(CELL, cell)) | {"permuted": f"{100 * without.mean():.1f}"}
         for arm, found in zip(("emim", "joint"), both):
             if len(found) == len(without):
-                line[f"minus {arm}"] = SIGNED.format(*resampled([without, found], minus))
+                line[f"minus {arm}"], line[f"{BY_T} ({arm})"], line[f"which is ({arm})"] = compared([without, found])
         errors = np.array([np.fromstring(text, sep=" ") for text in measured["end_point_errors"]])
         line["error, tokens"] = f"{np.nanmean(errors):.2f}"
         shares = [share_of_pairs(error[hits == 0], error[hits == 1]) for error, hits in zip(errors, both[0])]
@@ -210,6 +236,9 @@ def plot(lines: pd.DataFrame, value: str, label: str, path: Path) -> None:
             x = [places[name] + 0.06 * (number - 1.5) for name in own["displacement"]]
             spread = [own["mean"] - own["low"], own["high"] - own["mean"]] if value == "mean" else None
             axis.errorbar(x, own[value], yerr=spread, label=arm, color=color, marker=marker, capsize=3, linewidth=1)
+            if value == "clips":  # where some seed never reached it, at least so many
+                least = [place if never else np.nan for place, never in zip(x, own["never"])]
+                axis.plot(least, own[value], marker, color=color, markerfacecolor="white", zorder=3)
         axis.set_xticks(list(places.values()), places)
         axis.set_xlim(-0.4, len(places) - 0.6)
         axis.set(title=f"{stimulus}, from {start}", xlabel="tokens a frame")
@@ -251,13 +280,15 @@ def write_report(folder: Path) -> None:
     counts = ", ".join(f"{count} of {clips}" for clips, count in runs["clips"].value_counts().items())
     text += [
         f"{len(runs)} runs ({counts} clips), chance 12.5 %. Intervals: hierarchical bootstrap over seeds and videos, "
-        f"{NUM_RESAMPLES} resamples. No effect: the whole interval is within {MARGIN:g} points. Clips to 50 %: the "
-        "geometric mean over the seeds, with the whole training for those that never reached it, who are counted."
+        f"{NUM_RESAMPLES} resamples; beside them half an interval by Student's t over the seeds. Ahead, behind: 0 is "
+        f"in neither interval. No effect: both are within {MARGIN:g} points. Clips to 50 %: the geometric mean over "
+        "the seeds, with the whole training for those that never reached it, who are counted; beside it, as a multiple "
+        "of joint's, with an interval by t over the logarithms, where all seeds reached it."
     ]
     with replacing(folder / "tables.md") as file:
         file.write("\n".join(text) + "\n")
     plot(lines, "mean", "top-1 (%), 95 % interval", folder / "displacement.png")
-    plot(lines, "clips", "clips to 50 %", folder / "clips.png")
+    plot(lines, "clips", "clips to 50 % (hollow: at least)", folder / "clips.png")
 
 
 def main() -> int:

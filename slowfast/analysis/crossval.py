@@ -51,6 +51,8 @@ def find_folds(data: str, shots: int = 0) -> dict[str, list[str]]:
     if not found:
         made = "; made by tools/prepare_data.py folder --folds" + (f" ... --shots {shots}" if shots else "")
         raise UserError(f"{data} (--data) has no lists {name}1/val.csv or .txt{made}")
+    if twice := [path for path in found if path.with_suffix(".csv") in found and path.suffix == ".txt"]:
+        raise UserError(f"{twice[0]} is beside a list of videos, val.csv: remove the lists of an earlier call")
     validated: set[str] = set()
     for path in found:
         kind = ("frames" if path.suffix == ".txt" else "video", 0)

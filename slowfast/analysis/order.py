@@ -50,13 +50,8 @@ def _backwards(folder: str, seed: int) -> Scores:
     return load_scores(path)
 
 
-def count(plain: Scores, back: Scores, pairs: Sequence[str]) -> dict[str, float]:
-    """Return the number of clips of the classes in ``pairs`` and shares in percent, with 95 % Wilson intervals.
-
-    ``right``: of the plain clips, ``turned``: of the reversed ones, answered as the opposite class, ``kept``: answered
-    as their own class all the same. Both score sets are of the same clips in the same order.
-    """
-    names = plain.class_names or []
+def opposites(pairs: Sequence[str], names: Sequence[str]) -> dict[int, int]:
+    """Return the label of the opposite class of every class in ``pairs``, such as ``left=right``."""
     opposite = {}
     for pair in pairs:
         ends = pair.split("=")
@@ -64,6 +59,16 @@ def count(plain: Scores, back: Scores, pairs: Sequence[str]) -> dict[str, float]
             raise UserError(f"--order-test {pair!r} is not A=B of two classes; known: {', '.join(names)}")
         one, other = map(names.index, ends)
         opposite |= {one: other, other: one}
+    return opposite
+
+
+def count(plain: Scores, back: Scores, pairs: Sequence[str]) -> dict[str, float]:
+    """Return the number of clips of the classes in ``pairs`` and shares in percent, with 95 % Wilson intervals.
+
+    ``right``: of the plain clips, ``turned``: of the reversed ones, answered as the opposite class, ``kept``: answered
+    as their own class all the same. Both score sets are of the same clips in the same order.
+    """
+    opposite = opposites(pairs, plain.class_names or [])
     chosen = np.isin(plain.labels, [*opposite])
     labels = plain.labels[chosen]
     answers = [combine([one], one.facts["ensemble_method"])[chosen].argmax(axis=1) for one in (plain, back)]

@@ -1,4 +1,7 @@
-"""Stimuli and gestures of ``slowfast.synthetic``, rendered where a video would be decoded, which takes longer."""
+"""Stimuli and gestures of ``slowfast.synthetic``, rendered where a video would be decoded.
+
+Six frames of a stimulus take less time than decoding them does, a gesture takes several times as long.
+"""
 
 from dataclasses import asdict, replace
 from typing import Any
@@ -55,6 +58,10 @@ class Rendered:
                 "TEST.NUM_ENSEMBLE_VIEWS and TEST.NUM_SPATIAL_CROPS must be 1 for Rendered (DATA.DATASET), and "
                 "DATA.MULTI_LABEL False: a clip is all there is of a video"
             )
+        if isinstance(spec, StimulusSpec) and spec.token * spec.displacement[1] >= data.TRAIN_CROP_SIZE / 2:
+            found = f"DATA.ARGS.displacement is {[*spec.displacement]} tokens of {spec.token} px a frame"
+            limit = f"less than {data.TRAIN_CROP_SIZE / 2 / spec.token:g}, half a frame of {data.TRAIN_CROP_SIZE} px"
+            raise UserError(f"{found}, which looks like less the other way; allowed: {limit}")
         return cls(spec, split, cfg)
 
     def at_epoch(self, record: Record, epoch: int) -> Record:

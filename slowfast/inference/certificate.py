@@ -34,8 +34,10 @@ _TIME = {
 
 
 def write_certificate(out: str, certificate: Mapping[str, Any], references: Sequence[Mapping[str, Any]]) -> None:
-    """Write the files to ``out``; beside the network stand those references that took the same exam."""
-    others = [one for one in references if one["exam"] == certificate["exam"] and one["name"] != certificate["name"]]
+    """Write the files to ``out``; beside the network stand those references that took the same exam, but for itself."""
+    own = certificate["name"], certificate["cost"]["parameters"]
+    same = (one for one in references if one["exam"] == certificate["exam"])
+    others = [one for one in same if (one["name"], one["cost"]["parameters"]) != own]
     write_json(os.path.join(out, "certificate.json"), certificate)
     picture = io.BytesIO()
     draw_certificate(certificate, others).savefig(picture, dpi=130)
@@ -59,15 +61,19 @@ def read_out(certificate: Mapping[str, Any]) -> list[str]:
     lines.append(f"On textures that it was not trained on, it loses {loss:.1f} points on average.")
     verdict = "It is not time-blind" if tests["noise"]["interval95"][0] > BLIND else "Time-blind"
     noise = f"of an object that only motion shows, in noise, it tells the direction in {says['noise']}"
-    lines.append(f"{verdict}: {noise}; {BLIND:.1f} % need no object, only the background's direction.")
+    blind = f"{BLIND:.1f} % need no object, only the background's direction"
+    lines.append(f"{verdict}: {noise}; {blind}, and 50 % both directions, but not which is the object's.")
     turned, shuffled, single = (says[name] for name in ("reverse, as the opposite", "shuffle", "single_frame"))
     order = f"Order: backwards, {turned} of the clips are answered as the opposite direction"
     lines.append(f"{order}; with frames shuffled {shuffled} are answered right, with one frame repeated {single}.")
     if block := best_block(certificate):
-        (row,) = (row for row in certificate["end_point_error"][block] if row["displacement"] == 1)
+        rows = certificate["end_point_error"][block]
+        (row,) = (row for row in rows if row["displacement"] == 1)
         way = "{epe_readout:.2f} tokens ({epe_readout_untrained:.2f} before the training)".format(**row)
         told = f"by a linear readout, by the softmax {row['epe']:.2f}"
-        lines.append(f"Its affinities ({block}) tell a displacement of 1 token to within {way} {told}.")
+        known = ", ".join(f"{row['displacement']:g}" for row in rows if row["epe_readout"] < row["still"]) or "none"
+        better = f"the readout errs less than no motion at displacements of {known}"
+        lines.append(f"Its affinities ({block}) tell a displacement of 1 token to within {way} {told}; {better}.")
     else:
         lines.append(f"There are no affinities to read displacements from ({certificate['no_affinities']}).")
     if certificate["starts_from"]:

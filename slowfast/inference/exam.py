@@ -21,13 +21,14 @@ from slowfast.config import configuration_name, load_cfg
 from slowfast.config.defaults import get_cfg
 from slowfast.config.parser import CfgNode, flat_settings
 from slowfast.datasets.build import build_source
-from slowfast.engine.checkpoint import checkpoint_to_test
+from slowfast.engine.checkpoint import checkpoint_to_test, starting_weights
 from slowfast.engine.test import Evaluation, load_tested, score_views
 from slowfast.inference.evaluate import Tokens, covered_tokens, displacement_errors
 from slowfast.inference.explain import Affinities, displacements, read_affinities
 from slowfast.inference.model import architecture_cfg
 from slowfast.models import build_model
 from slowfast.models.complexity import count_gmacs, count_parameters, training_clip_shape
+from slowfast.models.pretrained import load_pretrained
 from slowfast.synthetic.stimuli import DIRECTIONS, Stimulus, StimulusSpec
 from slowfast.utils.distributed import Process, choose_device
 from slowfast.utils.errors import UserError
@@ -182,8 +183,7 @@ def answer(runs: Sequence[Run], out: str) -> dict:
     tokens: dict[str, dict] = {"epe": {}, "untrained": {}}
     for run in runs:
         model = load_tested(run.cfg, paths[run.name], list(DIRECTIONS))[0].to(process.device).eval()
-        torch.manual_seed(run.seed)
-        networks = {"epe": model, "untrained": build_model(run.cfg).to(process.device).eval()}
+        networks = {"epe": model, "untrained": build_untrained(run).to(process.device).eval()}
         for name, trial in TRIALS.items():
             if trial.part == run.name:
                 logger.info("seed %d: %s", run.seed, name)
@@ -208,6 +208,15 @@ def answer(runs: Sequence[Run], out: str) -> dict:
     return found
 
 
+def build_untrained(run: Run) -> torch.nn.Module:
+    """Return the network of a run as its training began."""
+    torch.manual_seed(run.seed)
+    model = build_model(run.cfg)
+    if start := run.cfg.MODEL.PRETRAINED:
+        load_pretrained(model, starting_weights(start, run.cfg.dump()), run.cfg.MODEL.INFLATION)
+    return model
+
+
 @torch.no_grad()
 def read_tokens(model: torch.nn.Module, cfg: CfgNode, evaluation: Evaluation) -> dict[str, list]:
     """Return of every EMIM block what its affinities say and what is true of the object's tokens: clip by clip.
@@ -221,6 +230,7 @@ def read_tokens(model: torch.nn.Module, cfg: CfgNode, evaluation: Evaluation) ->
         clips = evaluation.normalize(batch.clips.to(evaluation.process.device))
         for block, affinities in read_affinities(model, clips).items():
             way = affinities.forward.softmax(-1) @ displacements(affinities.window).to(affinities.forward)
+            way = way / affinities.interval  # a frame
             for index, forward, seen in zip(batch.video_index.tolist(), affinities.forward, way):
                 truth, is_covered = true_tokens(source.stimulus(source.records[index]), affinities)
                 arrays = (x.cpu()[is_covered].float().numpy() for x in (forward, seen))
@@ -230,14 +240,13 @@ def read_tokens(model: torch.nn.Module, cfg: CfgNode, evaluation: Evaluation) ->
 
 
 def true_tokens(stimulus: Stimulus, found: Affinities) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the motion (m, 2) of the object's tokens, in tokens, and which they are, bool (F, h, w).
+    """Return the motion (m, 2) of the object's tokens, in tokens a frame, and which they are, bool (F, h, w).
 
     An object that leaves the frame comes back on the other side, where no window reaches: that part is left out.
     """
     motion, is_object = (x[: -found.interval] for x in stimulus.flow())
-    motion, size = found.interval * motion, stimulus.size
-    places = np.stack(np.meshgrid(np.arange(size), np.arange(size), indexing="xy"), axis=-1)
-    is_seen = is_object & ((places + motion >= 0) & (places + motion <= size - 1)).all(-1)
+    places = np.stack(np.meshgrid(*2 * [np.arange(stimulus.size)], indexing="xy"), axis=-1) + found.interval * motion
+    is_seen = is_object & ((places >= 0) & (places <= stimulus.size - 1)).all(-1)
     return covered_tokens(motion, is_seen, found)
 
 

@@ -119,7 +119,9 @@ def cached_features(path: str, model: VideoModel, videos: Sequence[str], is_pool
 
     Tokens of the last map of all views of the test, or with ``is_pooled`` their mean (N 1).
     """
-    digest = hashlib.sha256(json.dumps([*videos, is_pooled, model.cfg.dump()]).encode())
+    files = [os.stat(video) if os.path.exists(video) else None for video in videos]  # another one by the same name
+    facts = [(video, file and (file.st_size, file.st_mtime_ns)) for video, file in zip(videos, files)]
+    digest = hashlib.sha256(json.dumps([facts, is_pooled, model.cfg.dump()]).encode())
     for name, weight in model.model.state_dict().items():
         digest.update(name.encode() + weight.cpu().numpy().tobytes())
     if os.path.isfile(path):

@@ -16,6 +16,7 @@ Dimension letters: ``L`` frames, ``S`` side of the frame in px.
 """
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
@@ -33,6 +34,7 @@ OUTLINES = ("bar -", "bar \\", "bar |", "bar /", "disc", "ring", "pair -", "pair
 _DISC = OUTLINES.index("disc")
 NUM_INSTANCES = 128  # still objects to tell apart, each with noise of its own
 
+_LARGEST = sys.float_info.max
 _CONTRAST = 45.0  # grey levels, standard deviation of the noise
 _PERIOD = 6.0  # px, of the grating
 
@@ -56,10 +58,11 @@ class Arguments:
                 allowed = "two numbers, 0 <= MIN <= MAX"
                 is_pair = isinstance(value, (list, tuple)) and len(value) == 2
                 is_valid = is_pair and all(type(end) in (int, float) for end in value) and 0 <= value[0] <= value[1]
+                is_valid = is_valid and value[1] <= _LARGEST
                 value = tuple(value) if is_valid else value
             else:
                 kinds, low = ((int,), 1) if isinstance(defaults[name], int) else ((int, float), 0)
-                high = 1 if name == "grow" else math.inf
+                high = 1 if name == "grow" else _LARGEST
                 allowed = f"a {'whole ' if low else ''}number from {low}" + (f" to {high}" if name == "grow" else "")
                 is_valid = type(value) in kinds and low <= value <= high
             if not is_valid:
@@ -83,7 +86,8 @@ class StimulusSpec(Arguments):
         test_texture: the same in validation and test; "" for that of the training.
         grain: standard deviation of the noise's blur, px.
         surround: speed of what is around ``noise``, in another direction, in speeds of the object.
-        grow: share of the training in which the displacement, of ``noise`` the surround's speed, grows to what it is.
+        grow: share of the training in which the displacement, of ``noise`` the surround's speed, grows epoch by epoch;
+            from the next epoch on it is what it is.
         num_train: clips an epoch, new ones in each.
         num_val: clips of validation and test, the same for every seed.
     """
@@ -172,29 +176,28 @@ class Stimulus:
     def masks(self) -> np.ndarray:
         """Return the signed distance to the object's outline, px, inside > 0: (L, S, S)."""
         outline = OUTLINES[self.kind] if self.spec.stimulus != "textured" else "disc"
-        return np.stack([_distance(outline, *self._offsets(time), self.radius) for time in self.times])
+        return _distance(outline, *self._offsets(), self.radius)
 
     def frames(self) -> np.ndarray:
         """Render the clip: RGB (L, S, S, 3) uint8."""
-        pictures = []
-        for time, distance in zip(self.times, self.masks()):
-            ground = _shifted(self.ground, self.background_velocity * time)
-            if self.spec.question == "instance":  # its noise belongs to the object
-                inside = _shifted(self.noise, self.place + self.object_velocity * time)
-            else:
-                inside = _shifted(self.noise, self.object_velocity * time)
+        distance, times = self.masks(), self.times[:, None]
+        origin = self.place if self.spec.question == "instance" else 0  # its noise belongs to the object
+        ground = _shifted(self.ground, times * self.background_velocity)
+        inside = _shifted(self.noise, times * self.object_velocity + origin)
+        if self.spec.stimulus == "textured":
+            x, y = self._offsets()
+            angle = math.radians(22.5 * self.kind)
+            wave = 2 * np.pi / _PERIOD * (math.cos(angle) * x + math.sin(angle) * y) + self.phase
             opacity = np.clip(distance + 0.5, 0, 1)
-            if self.spec.stimulus == "textured":
-                x, y = self._offsets(time)
-                angle = math.radians(22.5 * self.kind)
-                wave = 2 * np.pi / _PERIOD * (math.cos(angle) * x + math.sin(angle) * y) + self.phase
-                picture = ground + opacity * ((inside + 2 * np.sin(wave)) / math.sqrt(3) - ground)
-            else:
-                # A blend over two grains, of variance 1 everywhere.
-                turn = np.clip(distance / (2 * self.spec.grain + 1e-6) + 0.5, 0, 1) * np.pi / 2
-                picture = np.cos(turn) * ground + np.sin(turn) * inside
-            pictures.append(np.clip(np.rint(128 + _CONTRAST * picture), 0, 255).astype(np.uint8))
-        return np.repeat(np.stack(pictures)[..., None], 3, axis=-1)
+            picture = ground + opacity * ((inside + 2 * np.sin(wave)) / math.sqrt(3) - ground)
+        else:
+            # A blend over two grains, of variance 1 everywhere.
+            share = distance / (2 * self.spec.grain + 1e-6) + 0.5
+            picture, edge = np.where(share > 0.5, inside, ground), (share > 0) & (share < 1)
+            turn = share[edge] * np.pi / 2
+            picture[edge] = np.cos(turn) * ground[edge] + np.sin(turn) * inside[edge]
+        grey = np.clip(np.rint(128 + _CONTRAST * picture), 0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=-1)
 
     def flow(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the motion (x, y) of what is seen, px a frame, float32 (L, S, S, 2), and where the object is."""
@@ -202,12 +205,13 @@ class Stimulus:
         motion = np.where(is_object[..., None], self.object_velocity, self.background_velocity)
         return motion.astype(np.float32), is_object
 
-    def _offsets(self, time: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return the shortest ways (x, y) on the torus from the object's middle to every pixel, (S, S) each, px."""
-        moved = self.place + (0 if self.spec.stimulus == "noise" else self.object_velocity * time)
+    def _offsets(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the shortest ways on the torus from the object's middle to columns (L, 1, S) and rows (L, S, 1)."""
+        moves = self.spec.stimulus != "noise"
+        middle = self.place + moves * self.times[:, None] * self.object_velocity
         half, grid = self.size / 2, np.arange(self.size)
-        x, y = ((grid - middle + half) % self.size - half for middle in moved)
-        return np.broadcast_to(x, (self.size, self.size)), np.broadcast_to(y[:, None], (self.size, self.size))
+        x, y = ((grid - middle[:, [axis]] + half) % self.size - half for axis in (0, 1))
+        return x[:, None, :], y[:, :, None]
 
 
 def _distance(outline: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
@@ -241,8 +245,9 @@ def _texture(rng: np.random.Generator, size: int, family: str, grain: float, ang
     return coefficients / np.fft.irfft2(coefficients, s=(size, size)).std()
 
 
-def _shifted(coefficients: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """Return noise (S, S) moved by (x, y) px on the torus."""
+def _shifted(coefficients: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+    """Return noise moved by shifts (x, y), px (L, 2), on the torus: (L, S, S)."""
     size = len(coefficients)
-    x, y = np.fft.rfftfreq(size), np.fft.fftfreq(size)[:, None]
-    return np.fft.irfft2(coefficients * np.exp(-2j * np.pi * (x * shift[0] + y * shift[1])), s=(size, size))
+    x, y = (np.exp(-2j * np.pi * np.outer(shift, frequencies(size)))
+            for shift, frequencies in zip(shifts.T, (np.fft.rfftfreq, np.fft.fftfreq)))  # fmt: skip
+    return np.fft.irfft2(coefficients * y[:, :, None] * x[:, None], s=(size, size))

@@ -48,6 +48,13 @@ def test_folds_are_found_in_the_order_of_their_numbers(lists):
     assert "DATA.SOURCE video" in " ".join(find_folds(data)["fold2"])
 
 
+def test_lists_of_frames_beside_those_of_videos_are_refused(lists):
+    data = lists(fold1__train=["a"], fold1__val=["b"])
+    Path(data, "fold1/val.txt").write_text("b 8 1\n")
+    with pytest.raises(UserError, match="fold1/val.txt is beside a list of videos, val.csv"):
+        find_folds(data)
+
+
 @pytest.mark.parametrize(
     ("names", "shots", "message"),
     [
@@ -143,6 +150,11 @@ def test_every_fold_is_trained_once_and_tested_both_ways(tmp_path, settings, dat
     arguments += ["DEVICE", "cpu", "--order-test", "=".join(names.splitlines()[:2])]
     monkeypatch.setattr("sys.argv", ["crossval.py", *map(str, arguments)])
     tool = load_tool("crossval")
+    monkeypatch.setattr("sys.argv", ["crossval.py", *map(str, arguments), "left=rihgt"])
+    with pytest.raises(UserError, match="--order-test 'left=rihgt' is not A=B of two classes"):
+        tool.main()
+    assert not in_process  # told before anything is trained
+    monkeypatch.setattr("sys.argv", ["crossval.py", *map(str, arguments)])
     assert tool.main() == tool.main() == 0
     assert in_process == ["fold1 one seed 0", "fold2 one seed 0"]
     own = load_scores(str(tmp_path / "out/pooled/one_seed0/scores/test_scores.npz"))

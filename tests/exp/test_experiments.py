@@ -87,6 +87,14 @@ def cfgs(in_the_repository):
     return {name: load_cfg(str(path)) for name, path in paths.items()}
 
 
+@pytest.mark.parametrize("name", ["weizmann", "egogestar", "synthetic_to_filmed"])
+def test_filmed_actions_say_where_their_clips_are_to_be_had(name, tmp_path):
+    env = os.environ | {"FILMED_DIR": str(tmp_path), "ARMS": "emim"}
+    command = ["bash", str(ROOT / "exp/filmed/run.sh"), name, "--shots", "1"]
+    found = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert found.returncode == 2 and re.search(r"has no folder \w+; get its clips from github.com/", found.stderr)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_is_that_of_the_run(cfgs, name):
     cfg, recipe = cfgs[name], RECIPES[name]

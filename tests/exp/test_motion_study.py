@@ -33,10 +33,23 @@ def test_interval_grows_with_what_differs_between_seeds_and_between_videos():
 
 
 @pytest.mark.parametrize(
-    ("interval", "said"), [((1, 5), "ahead"), ((-5, -1), "behind"), ((-2, 2.5), "no effect"), ((-2, 4), "open")]
+    ("intervals", "said"),
+    [
+        ([(1, 5), (2, 4)], "ahead"),
+        ([(-5, -1)], "behind"),
+        ([(-2, 2.5), (-1, 1)], "no effect"),
+        ([(1, 5), (-1, 7)], "open"),
+        ([(-1, 1), (-2, 4)], "open"),
+    ],
 )
-def test_verdict(interval, said):
-    assert report.verdict(*interval) == said
+def test_verdict_asks_every_interval(intervals, said):
+    assert report.verdict(*intervals) == said
+
+
+def test_interval_over_seeds_is_students():
+    arm, other = (np.repeat(means, 100, axis=1) for means in ([[0.5], [0.6], [0.7]], [[0.5], [0.5], [0.5]]))
+    assert report.half_width([arm, other], report.minus) == pytest.approx(4.303 * 10 / 3**0.5, abs=0.01)
+    assert report.half_width([arm[:1], other], report.minus) == np.inf
 
 
 def test_report_of_known_runs(tmp_path):
@@ -58,12 +71,28 @@ def test_report_of_known_runs(tmp_path):
     report.write_report(tmp_path)
     text = re.sub(" +", " ", (tmp_path / "tables.md").read_text())
     assert re.search(r"motion \| 1 to 2 \| emim \| 1 2 \| 100.0 \[100.0, 100.0\] \| \+50.0 .*ahead \| 1697 ", text)
-    assert re.search(r"appearance .* emim .* \| \+0.0 \[\+0.0, \+0.0\] \| no effect", text)
+    assert re.search(r"ahead \| 1697 \| 1.00 \[1.00, 1.00\]", text)
+    assert re.search(r"appearance .* emim .* \| \+0.0 \[\+0.0, \+0.0\] \| 0 \| no effect", text)
     assert re.search(r"stripes \| 50 \| 50 \| \+50.0 .* loses more", text)  # E-O loses all that it was ahead
     assert re.search(r"1 to 2 \| 50 \| -50.0 .* \| \+0.0 .* \| 0.5 \| nan nan", text)  # no clip was wrong
     assert re.search(r"scratch, 1 to 2 tokens: \+50.0", text)
     assert re.search(r"motion \| 1 to 2 \| interval_2 \| emim \| 2 \| -50.0 .*behind", text)
     assert {path.name for path in tmp_path.glob("*.png")} == {"displacement.png", "clips.png"}
+
+
+def test_tests_of_a_longer_training_take_the_place_of_those_of_the_shorter(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    mechanism = importlib.import_module("mechanism")
+    (tmp_path / "runs/emim/seed1").mkdir(parents=True)
+    (tmp_path / "runs/emim/seed1/test_scores.npz").touch()
+    run = dict(zip(report.KEYS, ("scratch", "textured", "motion", "1 to 2", "emim", 1)))
+    monkeypatch.setattr("sys.argv", ["mechanism.py", str(tmp_path / "runs"), "--results", str(tmp_path)])
+    for clips, right in ((3200, "0f"), (3200, "no"), (4800, "ff")):
+        monkeypatch.setattr(mechanism, "read_run", lambda _, clips=clips: run | {"clips": clips, "top1": 50.0})
+        monkeypatch.setattr(mechanism, "test_run", lambda *_, right=right: [{"test": "stripes", "right": right}])
+        mechanism.main()
+        (line,) = pd.read_csv(tmp_path / "tests.csv").to_dict("records")
+        assert line["clips"] == clips and line["right"] == ("ff" if clips == 4800 else "0f")
 
 
 def test_tables_follow_from_the_runs(tmp_path):

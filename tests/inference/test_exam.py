@@ -108,6 +108,11 @@ def test_files_stand_alone_and_show_those_that_took_the_same_exam(out, certifica
     write_certificate(str(tmp_path), certificate, [same, other])
     page = (tmp_path / "certificate.html").read_text()
     assert "<th>$same$" in page and "different" not in page
+    twin = {**copy.deepcopy(certificate), "cost": certificate["cost"] | {"parameters": 7}}
+    for references, shown in (([certificate], 1), ([twin], 2)):  # another network from a file of the same name
+        write_certificate(str(tmp_path), certificate, references)
+        page = (tmp_path / "certificate.html").read_text()
+        assert page.count(f"<th>{certificate['name']}") == shown
     page = draw_page(same, [], b"")
     assert "no affinities to read displacements from (it has none)" in page and "started from w.pth" in page
 
@@ -129,16 +134,25 @@ def test_page_states_the_certificates_of_its_folder_which_are_of_this_exam():
         assert one["exam"] == told
 
 
-def test_true_tokens_are_what_stays_in_the_frame():
+def test_what_comes_before_a_training_are_the_weights_that_it_starts_from(out, network):
+    run = exam.plan(exam.read_network(str(network), "", TINY)[1], str(out))["noise"][1]
+    assert run.seed == 2
+    start = torch.load(out / "seed2/camouflage/run/checkpoints/best.pyth", weights_only=False)["model_state"]
+    found = exam.build_untrained(run).state_dict()
+    assert found.keys() == start.keys() and all(torch.equal(found[name], start[name]) for name in start)
+
+
+@pytest.mark.parametrize("interval", [1, 2])
+def test_true_tokens_are_what_stays_in_the_frame_and_move_as_far_in_a_frame(interval):
     spec = StimulusSpec(displacement=(2.0, 2.0))
-    found = Affinities(torch.zeros(1, 5, 8, 8, 1, 49), torch.zeros(1, 5, 8, 8, 1, 49), 7, 1)
+    found = Affinities(*2 * [torch.zeros(1, 6 - interval, 8, 8, 1, 49)], 7, interval)
     for seed in range(20):
         stimulus = Stimulus(seed, seed % 8, spec, 6, 64)
         truth, is_covered = exam.true_tokens(stimulus, found)
-        assert len(truth) == is_covered.sum() and is_covered.shape == (5, 8, 8)
+        assert len(truth) == is_covered.sum() and is_covered.shape == (6 - interval, 8, 8)
         np.testing.assert_allclose(truth, np.broadcast_to(stimulus.object_velocity / 8, truth.shape), atol=1e-5)
         _, y, x = is_covered.nonzero(as_tuple=True)
-        places = torch.stack([x, y], dim=1) + truth
+        places = torch.stack([x, y], dim=1) + interval * truth
         assert ((places > -0.5) & (places < 7.5)).all()
 
 

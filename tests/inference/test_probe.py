@@ -61,7 +61,7 @@ def test_features_are_computed_once_and_answers_pooled(tmp_path, folds, monkeypa
 
 
 def test_features_of_another_model_are_not_taken(tmp_path, data_dir):
-    model, line = load_model("emim_tiny_motion", "cpu"), (data_dir / "val.txt").read_text().splitlines()[0]
+    model, (line, other, *_) = load_model("emim_tiny_motion", "cpu"), (data_dir / "val.txt").read_text().splitlines()
     path, video = str(tmp_path / "features.npz"), f"{data_dir}/{line.split()[0]}"
     first = cached_features(path, model, [video], is_pooled=True)
     assert first.shape == (1, 1, 96)
@@ -70,5 +70,11 @@ def test_features_of_another_model_are_not_taken(tmp_path, data_dir):
         model.model.norm.bias += 1
     changed = cached_features(path, model, [video], is_pooled=True)
     assert changed == pytest.approx(first + 1, abs=1e-2)
+    (tmp_path / "clip").symlink_to(video)
+    here = [cached_features(path, model, [str(tmp_path / "clip")], is_pooled=True)]
+    (tmp_path / "clip").unlink()
+    (tmp_path / "clip").symlink_to(f"{data_dir}/{other.split()[0]}")  # another video by the same name
+    here += [cached_features(path, model, [str(tmp_path / "clip")], is_pooled=True)]
+    assert (here[0] == changed).all() and (here[1] != changed).any()
     with pytest.raises(UserError, match="nothing.mp4"):
         cached_features(path, model, ["nothing.mp4"], is_pooled=True)

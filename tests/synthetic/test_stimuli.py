@@ -98,6 +98,7 @@ def test_what_grows_of_noise_is_the_speed_of_its_surround():
         ({"stimulus": "c"}, "stimulus is 'c'; allowed: 'textured' | 'camouflage' | 'noise'"),
         ({"displacement": [2, 1]}, r"displacement is \[2, 1\]; allowed: two numbers"),
         ({"displacement": ["1", 2]}, r"displacement is \['1', 2\]; allowed: two numbers"),
+        ({"displacement": [1, float("inf")]}, r"displacement is \[1, inf\]; allowed: two numbers"),
         ({"grow": 1.5}, "grow is 1.5; allowed: a number from 0 to 1"),
         ({"num_val": 0}, "num_val is 0; allowed: a whole number from 1"),
     ],
