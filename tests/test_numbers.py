@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from slowfast.config import load_cfg
 from slowfast.inference.exam import BLIND, read_references
 from slowfast.models import document
 from slowfast.models.zoo import ARCHITECTURES, ZOO
+from slowfast.synthetic.stimuli import StimulusSpec
 
 ROOT = Path(__file__).parents[1]
 FIGURE = r"(?<![\w.,-])-?(?:\d[\d,]*\.\d+|\d{1,3}(?:,\d{3})+|\d+e-\d+|\d+(?= (?:and \d+ )?(?:%|GFLOPs)))(?!\w)"
@@ -74,10 +76,10 @@ def readme():
     best = results_of("weizmann")["emim_prompts"]
     tables = (ROOT / "exp/motion_study/results/tables.md").read_text(encoding="utf-8").partition("## From stills")[2]
     study = [
-        re.findall(rf"^\| {stimulus} +\| motion +\| {displacement} +\| {arm} .*?\| [+](\S+) \[[+]?(\S+), [+](\S+)\]",
+        re.findall(rf"^\| {stimulus} +\| motion +\| {displacement} +\| emim .*?\| [+]?(\S+) \[[+]?(\S+), [+](\S+)\]",
                    tables, flags=re.M)[0]
-        for stimulus, displacement, arm in (("camouflage", "1 to 2", "emim"), ("camouflage", "2 to 3", "emim"),
-                                            ("textured", "1 to 2", "emim"), ("textured", "1 to 2", "no_motion"))
+        for stimulus, displacement in (("camouflage", "0.5 to 1"), ("camouflage", "1 to 2"), ("camouflage", "2 to 3"),
+                                       ("textured", "1 to 2"))
     ]  # fmt: skip
     (agreement,) = re.findall(r"atol=(\S+)\)", (ROOT / "tests/models/test_golden.py").read_text())
     return [
@@ -86,6 +88,7 @@ def readme():
         agreement,
         *speed,
         *motion,
+        f"{StimulusSpec().num_train * load_cfg(str(ROOT / 'configs/_base_/comparators.yaml')).SOLVER.MAX_EPOCH:,}",
         *(f"{trained:,}", f"{BLIND:.1f}", *seen[0], *seen[1]),
         *(f"{float(best[key]):.1f}" for key in ("top1", "low", "high")),
         *(f"{float(figure):.1f}" for figure in (folds["top1"], folds["low"], folds["high"], turned)),
