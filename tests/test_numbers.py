@@ -50,10 +50,15 @@ def cost(name):
     return counted
 
 
-def results_of(name):
-    """Return the lines of a table of filmed actions by the name of the arm."""
+def read_table(name):
+    """Return the lines of a table of filmed actions."""
     with open(ROOT / f"exp/filmed/results/{name}.csv", newline="", encoding="utf-8") as file:
-        return {row["config"]: row for row in csv.DictReader(file)}
+        return list(csv.DictReader(file))
+
+
+def results_of(name):
+    """Return the same by the name of the arm."""
+    return {row["config"]: row for row in read_table(name)}
 
 
 def readme():
@@ -66,9 +71,8 @@ def readme():
     filmed = (ROOT / "exp/filmed/README.md").read_text(encoding="utf-8")
     folds = results_of("egogestar")["emim_pretrained"]
     turned = results_of("egogestar_order")["emim_pretrained"]["turned"]
-    order, backwards = (
-        re.findall(rf"^\| {way} \| (.*) \|$", filmed, flags=re.M)[0] for way in ("in order", "backwards")
-    )
+    (middle,) = re.findall(r"^\| the middle one alone \| (\S+) ", filmed, flags=re.M)
+    unseen = read_table("shots")[0]
     exam = {one["name"]: one for one in read_references()}
     trained = sum(exam["emim"]["exam"]["training_clips"].values())
     seen = [[f"{exam[name]['tests'][test]['percent']:.1f}" for name in ("emim", "joint", "r2plus1d")]
@@ -92,8 +96,8 @@ def readme():
         *(f"{trained:,}", f"{BLIND:.1f}", *seen[0], *seen[1]),
         *(f"{float(best[key]):.1f}" for key in ("top1", "low", "high")),
         *(f"{float(figure):.1f}" for figure in (folds["top1"], folds["low"], folds["high"], turned)),
-        *re.findall(r"[\d.]+", order),
-        backwards.split()[0],
+        *(f"{float(unseen[key]):.1f}" for key in ("top1", "low", "high", "turned")),
+        middle,
         *(figure for line in study for figure in line),
         *table,
         *(str(round(float(cost(name)))) for name in ("emim_s", "emim_b")),
@@ -149,7 +153,7 @@ def test_the_page_of_filmed_actions_states_its_tables():
     found = re.findall(r"^\| `(\w+)` \| (\d+) \| (\S+ \[.*?\]) \| (\d+) \|", page, flags=re.M)
 
     def read(name, *keys):
-        for row in results_of(name).values():
+        for row in read_table(name):
             ends = [
                 (row[key], row.get(f"{key}_low") or row["low"], row.get(f"{key}_high") or row["high"]) for key in keys
             ]
@@ -162,6 +166,8 @@ def test_the_page_of_filmed_actions_states_its_tables():
     ]
     for row, shares in read("egogestar_order", "right", "turned", "kept"):
         assert f"| `{row['config']}` | {' | '.join(shares)} |" in page
+    for row, shares in read("shots", "top1", "turned", "kept"):
+        assert f"| {row['shots']} | {row['right']} | {' | '.join(shares)} |" in page
 
 
 def test_figures_of_the_small_model_are_of_the_file_in_the_package():
