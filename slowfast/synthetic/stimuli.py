@@ -86,8 +86,8 @@ class StimulusSpec(Arguments):
         test_texture: the same in validation and test; "" for that of the training.
         grain: standard deviation of the noise's blur, px.
         surround: speed of what is around ``noise``, in another direction, in speeds of the object.
-        grow: share of the training in which the displacement, of ``noise`` the surround's speed, grows epoch by epoch;
-            from the next epoch on it is what it is.
+        grow: share of the training in which the displacement, of ``noise`` the surround's speed, grows epoch by epoch,
+            to have its full size from the next epoch on.
         num_train: clips an epoch, new ones in each.
         num_val: clips of validation and test, the same for every seed.
     """
