@@ -37,7 +37,7 @@ class Conv3d(nn.Conv3d):
             x = F.pad(x, (0, 0, 0, 0, *2 * padding[:1]))
             padding = (0, *padding[1:])
         if self.kernel_size[0] > 1 and self.kernel_size[1:] == self.stride[1:] == (1, 1) and padding[1:] == (0, 0):
-            # Kernels (K, 1, 1) are slow in three dimensions, by im2col or a plain loop, and fast in two: time and place.
+            # Kernels (K, 1, 1) are slow in three dimensions, by im2col or a loop, and fast in two: time and place.
             settings = ((self.stride[0], 1), (padding[0], 0), (self.dilation[0], 1), self.groups)
             return F.conv2d(x.flatten(3), self.weight.flatten(3), self.bias, *settings).unflatten(3, x.shape[3:])
         return F.conv3d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
