@@ -184,7 +184,7 @@ def run_stimuli(args: argparse.Namespace) -> None:
     is_new = write_stimuli(args.out, source, records, facts, args.workers)
     counts = " and ".join(f"{len(some)} {split}" for split, some in records.items())
     print(f"{args.out}: {counts} clips as mp4, {'written' if is_new else 'complete already, left as they are'}")
-    settings = {"DATASET": "VideoList", "PATH_TO_DATA_DIR": args.out} | {
+    settings = {"DATASET": "VideoList", "PATH_TO_DATA_DIR": os.path.abspath(args.out)} | {
         f"ARGS.{name}": "null" for name in cfg.DATA.ARGS
     }
     print("read them with " + " ".join(f"DATA.{key} {shlex.quote(value)}" for key, value in settings.items()))

@@ -91,7 +91,7 @@ def list_images(folder: str, names: Sequence[str]) -> list[Record]:
     split = os.path.basename(folder)
     for label, name in enumerate(names):
         class_folder = os.path.join(folder, name)
-        files = os.listdir(class_folder)
+        files = [file for file in os.listdir(class_folder) if file[0] != "."]
         images = sorted(file for file in files if file.lower().endswith(IMAGE_ENDINGS))
         if not images:
             raise UserError(

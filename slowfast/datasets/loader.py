@@ -34,8 +34,8 @@ class TrainSampler(Sampler):
     number of processes. The last, incomplete global batch is dropped.
 
     With ``repeats`` R > 1 every video stands R times in a row and the order is cut to the length of one epoch, so that
-    about a share 1 / R of the videos is seen in it; the copies of a video land in one global batch, on different
-    processes (the sampler of DeiT, arXiv 2012.12877).
+    about a share 1 / R of the videos is seen in it; where R divides the global batch the copies of a video land in one,
+    and on different processes if there are as many (the sampler of DeiT, arXiv 2012.12877).
 
     With ``labels``, one per video, every class that has videos is drawn equally often, give or take one, instead of
     every video once: videos of rare classes several times, those of frequent ones not in every epoch.

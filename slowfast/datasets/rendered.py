@@ -58,6 +58,8 @@ class Rendered:
                 "TEST.NUM_ENSEMBLE_VIEWS and TEST.NUM_SPATIAL_CROPS must be 1 for Rendered (DATA.DATASET), and "
                 "DATA.MULTI_LABEL False: a clip is all there is of a video"
             )
+        if data.RANDOM_FLIP and spec.question != "instance":
+            raise UserError(f"DATA.RANDOM_FLIP is True; allowed: False, for it changes the answer to {spec.question}")
         if isinstance(spec, StimulusSpec) and spec.token * spec.displacement[1] >= data.TRAIN_CROP_SIZE / 2:
             found = f"DATA.ARGS.displacement is {[*spec.displacement]} tokens of {spec.token} px a frame"
             limit = f"less than {data.TRAIN_CROP_SIZE / 2 / spec.token:g}, half a frame of {data.TRAIN_CROP_SIZE} px"
@@ -97,7 +99,7 @@ class RenderedClip(FrameReader):
 def clips_of(cfg: CfgNode, num_epochs: int) -> tuple[Rendered, dict[str, list[Record]], dict[str, Any]]:
     """Return what opens the clips of a configuration, its records to write as files, and what decides their frames.
 
-    Those of the training are the clips of the last ``num_epochs`` epochs, in which nothing grows any more.
+    Those of the training are the clips of the last ``num_epochs`` epochs, when all has grown unless ``grow`` is near 1.
     """
     if cfg.DATA.DATASET != "Rendered":
         raise UserError(f"DATA.DATASET is {cfg.DATA.DATASET!r}; allowed: 'Rendered', whose clips are no files yet")

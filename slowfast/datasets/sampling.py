@@ -54,7 +54,11 @@ class DenseSampler:
         return self._window(rng.uniform(0, self._slack(num_frames)), num_frames)
 
     def test(self, num_frames: int, clip: int, num_clips: int) -> np.ndarray:
-        """Return window ``clip`` of ``num_clips``, spread over the possible starts; 0 of 1 is the centre."""
+        """Return window ``clip`` of ``num_clips``; 0 of 1 is the centre.
+
+        Windows start a whole number of frames apart, the largest for which all of them fit. So the last one may end up
+        to ``num_clips - 2`` frames before the video does, and with fewer possible starts than clips all are the first.
+        """
         assert 0 <= clip < num_clips
         slack = self._slack(num_frames)
         return self._window(slack // 2 if num_clips == 1 else clip * (slack // (num_clips - 1)), num_frames)

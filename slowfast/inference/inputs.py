@@ -1,8 +1,8 @@
 """Videos as users have them: files, folders, list files and arrays, as a source of ``datasets.build``."""
 
 import os
+import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from slowfast.datasets.image_folder import IMAGE_ENDINGS
 from slowfast.datasets.manifest import Record, read_manifest
 from slowfast.datasets.video_list import VideoList
 from slowfast.utils.errors import UserError
-from slowfast.utils.files import full_path
+from slowfast.utils.files import find_files, full_path
 
 LIST_ENDINGS = (".csv", ".txt")
 
@@ -70,8 +70,10 @@ def is_image(path: str) -> bool:
 
 
 def open_folder(path: str) -> FrameFolder:
-    """Open the images of a folder, in the order of their names, as the frames of a video."""
-    names = sorted(name for name in os.listdir(path) if is_image(name))
+    """Open the images of a folder, in the order of the numbers in their names, as the frames of a video."""
+    names = [name for name in os.listdir(path) if is_image(name) and name[0] != "."]
+    # Text and numbers take turns, so that 2.jpg comes before 10.jpg.
+    names.sort(key=lambda name: [int(part) if i % 2 else part for i, part in enumerate(re.split("([0-9]+)", name))])
     if not names:
         raise DecodeError(path, "the folder has no images")
     reader = FrameFolder(path, "", 0, len(names))
@@ -91,7 +93,7 @@ def expand(paths: Sequence[str], cfg: CfgNode) -> list[str | Record]:
             prefix = full_path(cfg.DATA.PACKED or cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR)
             videos += read_manifest(path, prefix, cfg.DATA.SOURCE, 0, cfg.DATA.MULTI_LABEL)
         elif os.path.isdir(path) and not any(is_image(name) for name in os.listdir(path)):
-            files = sorted(str(file) for file in Path(path).rglob("*") if file.is_file() and file.name[0] != ".")
+            files = sorted(str(file) for file in find_files(path) if file.is_file())
             if not files:
                 raise UserError(f"{path} has no videos")
             videos += files

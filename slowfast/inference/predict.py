@@ -147,6 +147,8 @@ def make_timeline(
 ) -> tuple[dict, np.ndarray]:
     """Classify windows of a video, whose memory does not depend on its length.
 
+    All windows have as many frames, those of ``window_sec`` at the average rate; their times are those of their frames.
+
     Returns:
         The timeline as plain data, and the probabilities of all windows (W, K).
     """
@@ -163,8 +165,9 @@ def make_timeline(
             {"label": int(label), "class": model.class_names[label], "probability": float(of_window[label])}
             for label in np.argsort(-of_window, kind="stable")[:top]
         ]
-        windows.append({"start_sec": start / rate, "end_sec": (start + length) / rate, **best[0], "top": best})
-    facts = {"path": reader.path, "window_sec": length / rate, "duration_sec": reader.num_frames / rate}
+        times = {"start_sec": reader.seconds(start), "end_sec": reader.seconds(start + length)}
+        windows.append({**times, **best[0], "top": best})
+    facts = {"path": reader.path, "window_sec": length / rate, "duration_sec": reader.seconds(reader.num_frames)}
     return {**facts, "windows": windows}, shares
 
 

@@ -1,6 +1,7 @@
 """Decode every item of a data set and look at its labels before a run depends on them."""
 
 import csv
+import itertools
 import logging
 import math
 import os
@@ -95,9 +96,17 @@ def _warn_about_lists(datasets: dict[str, Dataset], num_classes: int, expected: 
         if datasets[split].num_videos != number:
             message = "%s: %d videos, the complete data set has %d (DATA.EXPECTED_NUM_VIDEOS)"
             logger.warning(message, split, datasets[split].num_videos, number)
-    train, val = ({os.path.abspath(r.path) for r in datasets[split].records} for split in ("train", "val"))
-    if train & val:
-        logger.warning("%d videos are both in train and in val, such as %s", len(train & val), min(train & val))
+    labels: dict[str, dict[str, set]] = {}  # of each video in each split
+    for split, dataset in datasets.items():
+        labels[split] = {}
+        for record in dataset.records:
+            labels[split].setdefault(os.path.abspath(record.path), set()).add(record.label)
+    for first, second in itertools.combinations(labels, 2):
+        if shared := labels[first].keys() & labels[second].keys():
+            logger.warning("%d videos are both in %s and in %s, such as %s", len(shared), first, second, min(shared))
+    for path in sorted(set().union(*labels.values())):
+        if len(found := set().union(*(own.get(path, ()) for own in labels.values()))) > 1:
+            logger.warning("%s has several labels: %s", path, ", ".join(map(str, sorted(found))))
     sentence, is_known = describe_class_order(datasets["train"].class_names or [])
     if sentence:
         logger.log(logging.INFO if is_known else logging.WARNING, "class names %s", sentence)

@@ -14,14 +14,14 @@ import numpy as np
 
 from slowfast.datasets.decoder import DecodeError, FrameFolder, open_video
 from slowfast.prepare.processes import map_isolated
-from slowfast.utils.files import claimed
+from slowfast.utils.files import claimed, find_files
 from slowfast.utils.logging import progress_bar
 
 SETTINGS_FILE = "extraction.json"
 IMAGE_NAME = "{:05d}.jpg"
 # In lower case. Copies that were downloaded again or re-encoded often have another ending than the release.
 VIDEO_ENDINGS = (".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v")
-
+VIDEO_ENDINGS += (".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts", ".ogv")
 
 Clip = tuple[str, int] | str  # path and number of frames, or why it cannot be used
 
@@ -55,17 +55,9 @@ def inspect_folder(folder: str) -> Clip:
 def find_videos(root: Path, clip_ids: Iterable[str]) -> dict[str, list[str]]:
     """Find the files ``<id>.<a video ending>`` of every clip at any depth below ``root``."""
     found: dict[str, list[str]] = {clip_id: [] for clip_id in clip_ids}
-    visited = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in visited or SETTINGS_FILE in names:  # a link that leads back, or millions of extracted images
-            subfolders.clear()
-            continue
-        visited.add(real)
-        for name in names:
-            stem, ending = os.path.splitext(name)
-            if ending.lower() in VIDEO_ENDINGS and stem in found:
-                found[stem].append(os.path.join(folder, name))
+    for file in find_files(root, without=SETTINGS_FILE):  # which lies beside millions of extracted images
+        if file.suffix.lower() in VIDEO_ENDINGS and file.stem in found:
+            found[file.stem].append(str(file))
     return found
 
 
@@ -90,8 +82,8 @@ def extract_all(
 
     Where clips are ``parts`` of videos (by id: any name of the video, first and last frame), a video is read once.
     A folder gets its name when all of its frames are written, so that an interrupted extraction goes on where it
-    stopped. ``frames/extraction.json`` keeps the settings: the short side of the frames (px; 0 keeps their size) and
-    the JPEG quality.
+    stopped; a video that was written after its frames is extracted again. ``frames/extraction.json`` keeps the
+    settings: the short side of the frames (px; 0 keeps their size) and the JPEG quality.
     """
     frames, settings = out / "frames", {"short_side": short_side, "quality": quality}
     with claimed(frames / SETTINGS_FILE, settings):
@@ -123,13 +115,13 @@ def extract_video(
         quality: of the JPEG files.
     """
     path, parts = item
-    clips = [_extracted(folder) for folder, _, _ in parts]
+    clips = [_extracted(folder, path) for folder, _, _ in parts]
     waiting = {number: part for number, part in enumerate(parts) if clips[number] == ""}
     if not waiting:
         return clips
     counts = dict.fromkeys(waiting, 0)
     # With the number of the process: one of a command that was killed may still be at work for a moment.
-    made = {number: folder.with_name(f".{folder.name}.{os.getpid()}.tmp") for number, (folder, _, _) in waiting.items()}
+    made = {number: folder.with_name(f".{os.getpid()}.{number}.tmp") for number, (folder, _, _) in waiting.items()}
 
     def finish(number: int) -> None:
         folder, _, _ = waiting.pop(number)
@@ -159,12 +151,16 @@ def extract_video(
     return clips
 
 
-def _extracted(folder: Path) -> Clip:
-    """Return the clip of a folder that holds its frames, else "", and no folder."""
-    clip: Clip = inspect_folder(str(folder)) if folder.is_dir() else ""
-    if isinstance(clip, str) and clip:
+def _extracted(folder: Path, path: str) -> Clip:
+    """Return the clip of a folder that holds the frames of a video, else "", and no folder."""
+    if not folder.is_dir():
+        return ""
+    clip = inspect_folder(str(folder))
+    is_newer = os.path.isfile(path) and os.path.getmtime(path) > folder.stat().st_mtime
+    if isinstance(clip, str) or is_newer:
         shutil.rmtree(folder)
-    return "" if isinstance(clip, str) else clip
+        return ""
+    return clip
 
 
 def _write_jpeg(path: Path, frame: np.ndarray, short_side: int, quality: int) -> None:

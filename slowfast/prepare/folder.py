@@ -16,7 +16,7 @@ import numpy as np
 from slowfast.prepare import extract
 from slowfast.prepare.lists import listed_path, write_lists
 from slowfast.utils.errors import UserError
-from slowfast.utils.files import make_folder
+from slowfast.utils.files import find_files, make_folder, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -62,9 +62,11 @@ def prepare_folder(
     scheme, num_folds = read_folds(folds, "{person}" in pattern)
     clips, report = find_clips(folder, pattern, without)
     make_folder(root)
+    for clip in clips.values():
+        listed_path(clip.path, root)  # before the long part, which a refused name would waste
     paths = {clip_id: clip.path for clip_id, clip in clips.items()}
     if extraction:
-        seen = extract.extract_all(paths, root, workers, **extraction)
+        seen = _extract(paths, root, workers, extraction)
     else:
         seen = extract.inspect_all(extract.inspect_video, paths, workers)
     report += [("", clip_id, f"left out: {found}") for clip_id, found in seen.items() if isinstance(found, str)]
@@ -79,6 +81,32 @@ def prepare_folder(
 
     found = [seen[clip_id] for clip_id in usable]
     rows = [(listed_path(path, root), num, int(label)) for (path, num), label in zip(found, labels)]
+    lists = _plan_lists(labels, fold_of, names, scheme, shots, seed)
+    _refuse_other_classes(root, names, lists)
+    lists = {name: [rows[position] for position in positions] for name, positions in lists.items()}
+    write_lists(root, lists, names, report, of_frames=extraction is not None)
+    sizes = [f"{len(lists[name])}/{len(lists[name[:-5] + 'val'])}" for name in lists if name.endswith("train")]
+    counts = f"{len(usable)} videos of {len(names)} classes, {len(report)} left out"
+    logger.info("%s: %s; train/val %s", out, counts, ", ".join(dict.fromkeys(sizes)))
+    return len(report)
+
+
+def _extract(paths: dict[str, str], root: Path, workers: int, settings: dict[str, int]) -> dict[str, extract.Clip]:
+    """Extract videos by id to a folder each, named by the id with underscores for slashes."""
+    ids: dict[str, str] = {}
+    for clip_id in paths:
+        name = clip_id.replace("/", "_")
+        if name in ids:
+            raise UserError(f"{paths[ids[name]]} and {paths[clip_id]} would have the same folder: rename one of them")
+        ids[name] = clip_id
+    frames = extract.extract_all({name: paths[clip_id] for name, clip_id in ids.items()}, root, workers, **settings)
+    return {clip_id: frames[name] for name, clip_id in ids.items()}
+
+
+def _plan_lists(
+    labels: np.ndarray, fold_of: np.ndarray, names: list[str], scheme: str, shots: Sequence[int], seed: int
+) -> dict[str, np.ndarray]:
+    """Return the positions of the clips of each list, by its name without ending."""
     lists = {}
     for fold in range(1 if scheme == "none" else max(fold_of) + 1):
         name = "" if scheme == "none" else f"fold{fold + 1}/"
@@ -88,12 +116,21 @@ def prepare_folder(
             few = draw_shots(labels, train, names, count, [seed, fold])
             prefix = f"shots{count}_{name}" if name else f"shots{count}/"
             lists |= {f"{prefix}train": few, f"{prefix}val": val}
-    lists = {name: [rows[position] for position in positions] for name, positions in lists.items()}
-    write_lists(root, lists, names, report, of_frames=extraction is not None)
-    sizes = [f"{len(lists[name])}/{len(lists[name[:-5] + 'val'])}" for name in lists if name.endswith("train")]
-    counts = f"{len(usable)} videos of {len(names)} classes, {len(report)} left out"
-    logger.info("%s: %s; train/val %s", out, counts, ", ".join(dict.fromkeys(sizes)))
-    return len(report)
+    absent = [name for label, name in enumerate(names) if label not in labels[fold_of == 0]]
+    if scheme == "none" and absent:
+        problem = "val has no video of %d classes, such as %s; --folds none 2 gives it more"
+        logger.warning(problem, len(absent), absent[0])
+    return lists
+
+
+def _refuse_other_classes(root: Path, names: list[str], lists: Collection[str]) -> None:
+    """Refuse a folder in which lists of an earlier call would stay, whose labels are of other class names."""
+    classes = root / "classes.txt"
+    if classes.exists() and read_text(classes).splitlines() != names:
+        found = sorted(root.glob("*/train.*"))
+        if others := [path for path in found if path.relative_to(root).with_suffix("").as_posix() not in lists]:
+            problem = "has the labels of other classes, those of an earlier call"
+            raise UserError(f"{others[0]} {problem}: delete such folders, or choose another --out")
 
 
 def read_folds(words: Sequence[str], has_person: bool) -> tuple[str, int]:
@@ -129,7 +166,8 @@ def find_clips(
     if not folder.is_dir():
         raise UserError(f"--videos {folder} is not an existing folder")
     expression, clips, report, seen = compile_pattern(pattern), {}, [], set()
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in extract.VIDEO_ENDINGS)
+    found = sorted(find_files(folder, without=extract.SETTINGS_FILE))
+    files = [file for file in found if file.suffix.lower() in extract.VIDEO_ENDINGS]
     for file in files:
         path = file.relative_to(folder)
         match = expression.fullmatch(path.with_suffix("").as_posix())
@@ -139,12 +177,12 @@ def find_clips(
         parts = match.groupdict("")
         seen.add(parts["class"])
         if parts["class"] not in without:
-            clip_id = "_".join(path.parts)
-            if clip_id in clips:
-                raise UserError(f"{clips[clip_id].path} and {file} would have the same name: rename one of them")
-            clips[clip_id] = Clip(str(file), parts["class"], parts.get("person", ""))
+            clips[path.as_posix()] = Clip(str(file), parts["class"], parts.get("person", ""))
+    endings = " ".join(extract.VIDEO_ENDINGS)
+    if len(found) > len(files):
+        other = next(file for file in found if file not in files)
+        logger.info("%d files are no videos (%s), such as %s", len(found) - len(files), endings, other)
     if not clips:
-        endings = " ".join(extract.VIDEO_ENDINGS)
         example = f"; {len(files)} have other names, such as {report[0][1]}" if report else f" ({endings})"
         raise UserError(f"--videos {folder} has no videos that fit --pattern {pattern!r}{example}")
     if unknown := set(without) - seen:

@@ -116,8 +116,9 @@ def _list_split(
 def listed_path(path: str, root: Path) -> str:
     """Return a path as the lists in ``root`` have it, relative if it lies inside."""
     listed = (Path(path).relative_to(root) if Path(path).is_relative_to(root) else Path(path)).as_posix()
-    if not listed.isprintable() or listed.startswith(" "):  # readers of lists strip and split lines
-        raise UserError(f"lists cannot hold {listed!r}: a leading space, line breaks, tabs or undecodable bytes")
+    # Readers of lists strip lines and split them; what is not UTF-8 has surrogates.
+    if listed != listed.strip() or any(letter in "\t\r\n" or "\ud800" <= letter <= "\udfff" for letter in listed):
+        raise UserError(f"lists cannot hold {listed!r}: a space at an end, line breaks, tabs or undecodable bytes")
     return listed
 
 

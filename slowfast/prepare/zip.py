@@ -40,6 +40,8 @@ def pack_data(
     """
     if cfg.DATA.PACKED:
         raise UserError(f"DATA.PACKED is {cfg.DATA.PACKED!r}; packing reads the files themselves: leave it empty")
+    if cfg.DATA.DATASET == "Rendered":
+        raise UserError("DATA.DATASET is Rendered, which has no files; `prepare_data.py stimuli` writes its clips")
     out_dir = Path(out_dir)
     datasets = {split: build_dataset(cfg, split) for split in splits}
     dataset = datasets[splits[0]]
@@ -67,19 +69,22 @@ def pack_data(
 
 
 def _write_zip(path: Path, records: Sequence[Record], names: dict[str, str], dataset: VideoDataset) -> set[str]:
-    """Write a ZIP file unless it is complete, and return the names of its members."""
-    if not path.exists():
-        with replacing(path, "wb") as file, zipfile.ZipFile(file, "w") as shard:
-            for record in records:
-                try:
-                    ending, content = _read_item(record, dataset)
-                except (DecodeError, OSError) as error:
-                    logger.warning("left out: %s", error)
-                    continue
-                # Without a time: the same files give the same pack.
-                shard.writestr(zipfile.ZipInfo(names[record.path] + ending), content)
-    with zipfile.ZipFile(path) as shard:
-        return set(shard.namelist())
+    """Write a ZIP file unless it has all items, and return the names of its members."""
+    if path.exists():
+        with zipfile.ZipFile(path) as shard:
+            packed = set(shard.namelist())
+        if all({names[record.path], names[record.path] + FRAMES_ENDING} & packed for record in records):
+            return packed
+    with replacing(path, "wb") as file, zipfile.ZipFile(file, "w") as shard:
+        for record in records:
+            try:
+                ending, content = _read_item(record, dataset)
+            except (DecodeError, OSError) as error:
+                logger.warning("left out: %s", error)
+                continue
+            # Without a time: the same files give the same pack.
+            shard.writestr(zipfile.ZipInfo(names[record.path] + ending), content)
+    return set(shard.namelist())
 
 
 def _read_item(record: Record, dataset: VideoDataset) -> tuple[str, bytes]:

@@ -74,6 +74,8 @@ def write_stimuli(
         facts: all that decides what the clips show.
         workers: processes.
     """
+    if facts["size"] % 2:
+        raise UserError(f"DATA.TRAIN_CROP_SIZE is {facts['size']}; allowed: even sizes for mp4 (colour is halved)")
     out_dir = Path(out_dir)
     with claimed(out_dir / "dataset.json", {"version": _VERSION, "format": "mp4", **facts}):
         if (out_dir / "classes.txt").exists():

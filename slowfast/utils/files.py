@@ -79,6 +79,22 @@ def locked(folder: str | Path) -> Iterator[int]:
         os.close(descriptor)
 
 
+def find_files(root: str | Path, without: str = "") -> Iterator[Path]:
+    """Yield the files at any depth below a folder, through links too, in the order of their names; none that is hidden.
+
+    A folder is looked into once, whatever links lead to it, and not at all if it has a file named ``without``.
+    """
+    visited = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited or without in names:
+            subfolders.clear()
+            continue
+        visited.add(real)
+        subfolders[:] = sorted(name for name in subfolders if name[0] != ".")
+        yield from (Path(folder, name) for name in sorted(names) if name[0] != ".")
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it."""
     try:

@@ -169,6 +169,8 @@ def test_nothing_else_is_overwritten(clips, tmp_path):
     assert content_of(tmp_path / "out") == before
     with pytest.raises(UserError, match="DATA.PACKED is .*leave it empty"):
         pack_data(with_settings(clips, {"DATA.PACKED": "x"}), tmp_path / "other", SPLITS)
+    with pytest.raises(UserError, match="DATA.DATASET is Rendered, which has no files"):
+        pack_data(with_settings(clips, {"DATA.DATASET": "Rendered"}), tmp_path / "other", SPLITS)
 
 
 def test_the_command_prints_the_keys_that_read_the_pack(clips, tmp_path, capsys):
@@ -186,6 +188,9 @@ def test_the_command_prints_the_keys_that_read_the_pack(clips, tmp_path, capsys)
     assert [Path(record.path).name for record in dataset.records] == ["0", "2", "3", "5"]
     assert dataset.class_names == ["a", "b", "c"]
     assert dataset.open(dataset.records[1]).read([2]).shape == (1, 96, 128, 3)
+    shutil.copy(tmp_path / "media/deep/1/00001.jpg", tmp_path / "media/deep/1/00002.jpg")
+    assert load_tool("prepare_data").main(["pack", "--cfg", str(cfg), "--splits", *SPLITS, *out, *keys]) == 1
+    assert "train 5 packed, 1 left out; val 5 packed, 1 left out" in capsys.readouterr().out
 
 
 def test_image_folders_are_packed_by_the_contract_of_data_sets(tmp_path):

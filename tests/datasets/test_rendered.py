@@ -50,6 +50,7 @@ def test_gestures_have_the_size_of_the_configuration_and_the_labels_of_the_filme
         (["DATA.TEST_CROP_SIZE", 32], "DATA.TEST_CROP_SIZE is 32; allowed for Rendered .*: 64"),
         (["DATA.DATASET", "ImageFolder"], "DATA.ARGS is {'num_train': 16}, but ImageFolder .* takes none"),
         (["DATA.ARGS.displacement", [1, 4]], r"\[1, 4\] tokens of 8 px a frame, .*: less than 4, half a frame"),
+        (["DATA.RANDOM_FLIP", True], "RANDOM_FLIP is True; allowed: False, for it changes the answer to motion"),
         (["TEST.NUM_SPATIAL_CROPS", 3], "must be 1 for Rendered"),
         (["DATA.ARGS.question", "why"], r"question is 'why'; allowed: motion \| appearance \| instance \| gesture"),
         (["DATA.ARGS.question", "instance"], "NUM_CLASSES is 8, but DATA.ARGS.question instance has 128 answers"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers_engine import load_tool, run_tool
-from numbered_video import write_video
+from numbered_video import read_numbers, write_folder, write_video
 
 import slowfast
 from slowfast.config import load_cfg
@@ -15,7 +15,7 @@ from slowfast.config.parser import flat_settings
 from slowfast.datasets.decoder import open_video
 from slowfast.engine.run import main
 from slowfast.inference.export import export, write_safetensors
-from slowfast.inference.inputs import Inputs
+from slowfast.inference.inputs import Inputs, open_folder
 from slowfast.inference.model import architecture_cfg
 from slowfast.inference.predict import make_timeline
 from slowfast.models.zoo import ARCHITECTURES, ZOO
@@ -132,6 +132,13 @@ def test_the_model_of_the_package_knows_its_motions(tmp_path):
         model.predict(clips[0].astype(float))
 
 
+def test_images_of_a_folder_are_in_the_order_of_their_numbers(tmp_path):
+    write_folder(tmp_path / "frames", 12, "frame-{}.jpg")
+    (tmp_path / "frames/._frame-1.jpg").touch()  # left by a Mac
+    with open_folder(str(tmp_path / "frames")) as reader:
+        assert read_numbers(reader.read(range(12))) == list(range(12))
+
+
 def test_a_timeline_finds_the_class_of_every_part(tmp_path):
     model, labels = slowfast.load_model("emim_tiny_motion", device="cpu"), [0, 3, 9, 11, 5, 2]
     clips = [render(np.random.SeedSequence(5, spawn_key=(i,)), label, MOTIONS) for i, label in enumerate(labels)]
@@ -145,6 +152,10 @@ def test_a_timeline_finds_the_class_of_every_part(tmp_path):
     with open_video(write_video(tmp_path / "a.mp4", 50, rate=25, size=(64, 64))) as video:
         windows = make_timeline(model, video, window_sec=0.8, stride_sec=0.5, top=1)[0]["windows"]
     assert [window["end_sec"] for window in windows] == [0.8, 1.28, 1.8, 2.0]
+    slower = [*range(0, 1000, 100), *range(1000, 10000, 900)]  # as phones do in the dark
+    with open_video(write_video(tmp_path / "b.mp4", 20, times_ms=slower, size=(64, 64))) as video:
+        windows = make_timeline(model, video, 10 / video.frames_per_sec, 10 / video.frames_per_sec, top=1)[0]["windows"]
+    assert [(window["start_sec"], round(window["end_sec"])) for window in windows] == [(0, 1), (1, 9)]
     shown = run_tool(
         "predict.py", "--model", "emim_tiny_motion", tmp_path / "a.mp4", "--window-sec", 1, "--out", tmp_path
     )

@@ -253,6 +253,15 @@ def test_damaged_folders_are_extracted_again_and_leftovers_removed(tmp_path):
     assert cv2.imread(str(folder / "00006.jpg")) is not None
 
 
+def test_a_video_that_was_replaced_is_extracted_again(tmp_path):
+    paths = {"a": write_video(tmp_path / "a.mp4", 6)}
+    extract_all(paths, tmp_path, 1)
+    write_video(tmp_path / "a.mp4", 9)
+    assert extract_all(paths, tmp_path, 1)["a"] == (str(tmp_path / "frames/a"), 9)
+    os.remove(paths["a"])
+    assert extract_all(paths, tmp_path, 1)["a"] == (str(tmp_path / "frames/a"), 9)
+
+
 def test_frames_of_other_settings_or_origin_do_not_mix(tmp_path):
     extract_all({}, tmp_path, 1, short_side=32)
     with pytest.raises(UserError, match="short_side is 32 there and 64 here"):

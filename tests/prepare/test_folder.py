@@ -1,6 +1,7 @@
 """Folders of videos to folds: who is validated where, for names as users have them."""
 
 import itertools
+import re
 from collections import Counter
 
 import numpy as np
@@ -82,6 +83,39 @@ def test_a_split_without_folds(prepare, tmp_path):
     assert Counter(read(tmp_path, "train.csv").values()) == {0: 8, 1: 8}
 
 
+def test_no_class_is_lost_or_found_where_there_is_none(prepare, tmp_path, caplog):
+    """Folders on other disks are classes; hidden ones, other files and frames that were extracted here are not."""
+    caplog.set_level("INFO")
+    for name in ("disk/1.mp4", "disk/2.mp4", "media/frames/extraction.json", "media/frames/run_1.mp4/00001.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "media/jump").symlink_to(tmp_path / "disk")
+    names = ["run/Recording 3.04\u202fPM.wmv", "run/1, 2.mpg", ".Trash-1000/x.mp4", "run/._1.mp4", "run/notes.doc"]
+    assert prepare(names, "--folds", "none", "2") == 0
+    lines = (tmp_path / "set/train.csv").read_text().splitlines() + (tmp_path / "set/val.csv").read_text().splitlines()
+    clips = {tuple(re.split("[,\t](?=[01]$)", line.split("media/")[1])) for line in lines}
+    assert clips == {(f"jump/{i}.mp4", "0") for i in (1, 2)} | {(name, "1") for name in names[:2]}
+    assert (tmp_path / "set/classes.txt").read_text().split() == ["jump", "run"]
+    assert any(re.match("1 files are no videos .*, such as .*notes.doc", message) for message in caplog.messages)
+
+
+def test_classes_that_are_not_validated_are_named(prepare, caplog):
+    prepare([f"{name}/{i}.mp4" for name in ("a", "b", "c") for i in range(3)])
+    assert any("val has no video of" in message and "--folds none 2" in message for message in caplog.messages)
+
+
+def test_lists_of_an_earlier_call_do_not_get_other_class_names(prepare, tmp_path):
+    names = [f"{name}/{i}.avi" for name in ("b", "c") for i in range(4)]
+    assert prepare(names, "--folds", "stratified", "2", "--shots", "1") == 0
+    assert prepare([], "--folds", "stratified", "2") == 0  # of the same classes
+    before = {path: path.read_bytes() for path in (tmp_path / "set").rglob("*.*")}
+    with pytest.raises(UserError, match="shots1_fold1/train.csv has the labels of other classes"):
+        prepare(["a/0.avi", "a/1.avi"], "--folds", "stratified", "2")
+    assert {path: path.read_bytes() for path in (tmp_path / "set").rglob("*.*")} == before
+    assert prepare([], "--folds", "stratified", "2", "--shots", "1") == 0
+    assert (tmp_path / "set/classes.txt").read_text().split() == ["a", "b", "c"]
+
+
 CLIPS = [f"{name}/{person}_{i}.avi" for name in "ab" for person in PEOPLE[:2] for i in range(2)]
 
 
@@ -100,7 +134,12 @@ CLIPS = [f"{name}/{person}_{i}.avi" for name in "ab" for person in PEOPLE[:2] fo
         (CLIPS, ["--folds", "stratified", "5"], "class 'a' has 4 clips: --folds stratified 5 needs at least 5"),
         ([*CLIPS, "c/ann_0.avi"], ["--folds", "person", "--pattern", "{class}/{person}_*"], "class 'c' has 1 persons"),
         (CLIPS, ["--folds", "stratified", "2", "--shots", "3"], "--shots 3: class 'a' has 2 training clips only"),
-        ([*CLIPS, "a_ann/0.avi", "a/ann/0.avi"], ["--pattern", "*/{class}"], "would have the same name"),
+        (
+            [*CLIPS, "a_b/0.avi", "a/b_0.avi"],
+            ["--extract-frames"],
+            "a/b_0.avi and .*a_b/0.avi would have the same folder",
+        ),
+        ([*CLIPS, "a/b\tc.avi"], [], r"lists cannot hold .*b\\tc.avi'"),
         (["a/bad.avi", "b/bad.avi"], [], "no usable videos"),
     ],
 )

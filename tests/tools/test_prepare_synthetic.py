@@ -88,6 +88,8 @@ def test_the_configuration_that_renders_stimuli_reads_them_as_videos(tmp_path, c
             assert renders[one].label == videos[other].label
     assert main([*command, *few]) == 0
     assert "complete already" in capsys.readouterr().out
+    with pytest.raises(UserError, match="TRAIN_CROP_SIZE is 49; allowed: even sizes"):
+        main([*command, *few, "DATA.TRAIN_CROP_SIZE", "49", "DATA.TEST_CROP_SIZE", "49"])
 
 
 @pytest.mark.parametrize(

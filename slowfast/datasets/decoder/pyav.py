@@ -73,6 +73,14 @@ class PyAvVideo(FrameReader):
         if self._container is not None:
             self._container.close()
 
+    def seconds(self, index: int) -> float:
+        """Return when a frame begins, of any rate; the one after the last begins where that ends, about."""
+        if not self._times:
+            return super().seconds(index)
+        last = min(index, self.num_frames - 1)
+        since_first = (self._times[last] - self._times[0]) * self._stream.time_base
+        return float(since_first) + (index - last) / self.frames_per_sec
+
     def _open(self) -> None:
         self.close()
         # One for all frames: setting up a conversion costs more than converting a small frame.

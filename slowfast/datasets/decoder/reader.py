@@ -59,6 +59,10 @@ class FrameReader(AbstractContextManager):
         """Yield all frames in order, uint8 RGB (H, W, 3), each decoded once, in the memory of one."""
         return (self.read([index])[0] for index in range(self.num_frames))
 
+    def seconds(self, index: int) -> float:
+        """Return when a frame begins, seconds after the first; by ``frames_per_sec`` if that is all that is known."""
+        return index / self.frames_per_sec
+
     @abstractmethod
     def _decode(self, needed: list[int]) -> dict[int, np.ndarray]:
         """Return frame number -> (H, W, 3) for the numbers ``needed``, sorted and without repetition."""
