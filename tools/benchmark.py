@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from slowfast.config import load_cfg
-from slowfast.utils.errors import run_tool
+from slowfast.utils.errors import UserError, run_tool
 
 EXAMPLE = "exp/emim_s16_ssv1_in1k/config.yaml"
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -77,6 +77,8 @@ def main() -> None:
     json_file, (module, name) = args.pop("json"), args.pop("function").split(".")
     for path in (args["cfg"], *args.get("against", ())) if "cfg" in args else ():
         load_cfg(path, args["opts"])  # a mistake is said before the seconds that the rest takes to import
+    if json_file and not os.path.isdir(folder := os.path.dirname(json_file) or "."):
+        raise UserError(f"--json is {json_file!r}, but there is no folder {folder}")
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler greets on stderr otherwise
     text, figures = getattr(import_module(f"slowfast.benchmark.{module}"), name)(**args)
     print(text)

@@ -199,6 +199,8 @@ def run_missing(study: Study, jobs: int = 1) -> list[Run]:
     """
     import torch
 
+    if jobs < 1:
+        raise UserError(f"--jobs is {jobs}; allowed: at least 1")
     os.makedirs(study.out, exist_ok=True)
     with locked(study.out) as lock:
         check_folders(study.runs)

@@ -245,7 +245,7 @@ declare(
     "VMP",
     ENABLE=flag(False, "Put Video Motion Prompts (arXiv 2407.03179) before the model; clips get one more frame."),
     PENALTY=number(0.0, "Weight of the variation of the attention over time in the training loss.", low=0),
-    INIT=numbers([], "Slope m and shift n at the start; [] draws them from a normal distribution, as released."),
+    INIT=numbers([], "Slope m and shift n at the start; [] draws them from a normal distribution, as released.", 2),
     GREY=choice("rgb", "released", meaning="Weights of the channels: BT.601 | red and blue exchanged, as released."),
 )
 
@@ -255,7 +255,7 @@ declare(
     BASE_LR=number(2e-4, "Learning rate of one step of TRAIN.BATCH_SIZE videos.", above=0),
     BETAS=numbers([0.9, 0.999], "Decay of AdamW's moments.", length=2, low=0, below=1),
     MOMENTUM=number(0.9, "Momentum of sgd.", low=0, below=1),
-    WEIGHT_DECAY=number(0.05, "Decoupled weight decay.", low=0, high=1),
+    WEIGHT_DECAY=number(0.05, "Weight decay: apart from the gradient for adamw, added to it for sgd.", low=0, high=1),
     LAYER_DECAY=number(1.0, "Factor of the rate from a block to the one before (arXiv 2106.08254).", above=0, high=1),
     EMA_DECAY=number(0.0, "Decay d of averaged weights, w_a <- d w_a + (1 - d) w each step; 0: off.", low=0, below=1),
     DECAY_RELATIVE_BIAS=flag(False, "Decay EMIM's relative bias, as the published runs did, though not on purpose."),

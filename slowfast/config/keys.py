@@ -53,14 +53,17 @@ def numbers(
     words: tuple[str, ...] = (),
     **bounds: float,
 ) -> Key:
-    """Declare a list of numbers within ``bounds``, or one of ``words``; ``rising`` for [low, high] with low <= high."""
+    """Declare a list of numbers within ``bounds``, or one of ``words``; ``rising`` for [low, high] with low <= high.
+
+    A list of some ``length`` may be empty if the default is.
+    """
     is_valid, allowed = _range(**bounds)
 
     def all_valid(values: list) -> bool:
-        has_length = length is None or len(values) == length
+        has_length = length is None or len(values) == length or not (values or default)
         return has_length and all(map(is_valid, values)) and (not rising or values == sorted(values))
 
-    count = f"{length} values" if length else "values"
+    count = f"{'' if default else '[] or '}{length} values" if length else "values"
     allowed = f"{count}, each {allowed}" + (", rising" if rising else "")
     return Key(default, meaning, " or ".join((*words, allowed)), all_valid, words)
 

@@ -42,16 +42,23 @@ class CfgNode(_YacsCfgNode):
             node.setdefault(name, CfgNode() if key.default == {} else copy.deepcopy(key.default))
 
     def merge_from_file(self, cfg_filename: str) -> None:
-        """Override values by those of a YAML file and of the files it names under ``_BASE_``, relative to it."""
-        trees = [(path, read_yaml(path)) for path in _base_chain(cfg_filename)]
+        """Override values by those of a YAML file and of the files it names under ``_BASE_``, relative to it.
+
+        A file that several of them name is read once, where it is named first.
+        """
+        trees = [(path, read_yaml(path)) for path in dict.fromkeys(_base_chain(cfg_filename))]
         for path, tree in [item for item in trees if MODULES_KEY in item[1]][-1:]:  # the list that counts
             self._import_modules(tree, path)  # first of all, for they may declare keys
         for path, tree in trees:
+            tree.pop(BASE_KEY, None)
             _merge(self, tree, where=path, prefix="")
 
     def merge_from_text(self, text: str, where: str) -> None:
         """Override values by those of a dumped configuration; ``where`` it is from is for messages."""
-        _merge(self, yaml.safe_load(text), where, prefix="")
+        tree = yaml.safe_load(text)
+        if tree.get(MODULES_KEY):
+            self._import_modules(tree, where)
+        _merge(self, tree, where, prefix="")
 
     def merge_from_list(self, cfg_list: Sequence) -> None:
         """Override values by ``["KEY", value, "KEY", value, ...]``; strings are read as YAML, as in a file."""
@@ -142,8 +149,6 @@ def _base_chain(path: str, above: tuple[str, ...] = ()) -> list[str]:
 
 def _merge(node: CfgNode, tree: dict, where: str, prefix: str) -> None:
     for key, value in tree.items():
-        if key == BASE_KEY and not prefix:
-            continue
         full_key = f"{prefix}{key}"
         if key not in node:
             raise UserError(f"{where}: unknown key {full_key}{_suggestion(node, str(key), prefix)}")

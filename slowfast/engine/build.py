@@ -208,6 +208,9 @@ def _build_records(
 ) -> tuple[Report, Checkpoints]:
     if isinstance(cfg.TEST.CHECKPOINT, int) and cfg.TEST.CHECKPOINT > cfg.SOLVER.MAX_EPOCH:
         raise UserError(f"TEST.CHECKPOINT is {cfg.TEST.CHECKPOINT}, but SOLVER.MAX_EPOCH {cfg.SOLVER.MAX_EPOCH}")
+    if isinstance(cfg.TEST.CHECKPOINT, int) and cfg.SOLVER.STOP_AFTER:
+        found = f"TEST.CHECKPOINT is {cfg.TEST.CHECKPOINT}, an epoch that SOLVER.STOP_AFTER {cfg.SOLVER.STOP_AFTER}"
+        raise UserError(f"{found} may leave out; allowed with it: best | last")
     dataset, draw = train.dataset, None
     if process.is_main and cfg.TENSORBOARD.IMAGES_PERIOD:
         facts = (cfg.DATA.MEAN, cfg.DATA.STD, cfg.MIXUP.LABEL_SMOOTH_VALUE, dataset.class_names)

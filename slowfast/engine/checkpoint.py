@@ -121,9 +121,13 @@ class Checkpoints:
         name = name or f"epoch_{state.epoch:05d}" + (f"_step_{state.step:06d}" if state.step else "") + ".pyth"
         content = {**state.state_dict(), **self.identity, "is_best": name == BEST}
         path = write_checkpoint(self.output_dir, name, content)
-        for old in list_checkpoints(self.output_dir)[self.num_kept :]:
-            if os.path.basename(old) != f"epoch_{self.chosen:0>5}.pyth":
-                os.remove(old)
+        if name != BEST:
+            paths = list_checkpoints(self.output_dir)
+            place = paths.index(path)
+            # Those that look newer are of an epoch that began anew, or could not be read.
+            for old in paths[:place] + paths[place + self.num_kept :]:
+                if os.path.basename(old) != f"epoch_{self.chosen:0>5}.pyth":
+                    os.remove(old)
         self.recorder.event("checkpoint", epoch=state.epoch, steps=state.step, path=path, best=name == BEST)
 
     def save_validated(self, state, top1: float | None) -> None:

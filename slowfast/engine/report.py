@@ -79,6 +79,7 @@ class Report:
     _steps: list[tuple] = field(default_factory=list)  # unread: number, values on the device, clips, videos, rate
     _recent: Counts = field(default_factory=Counts)  # of this process, since the last reading
     _num_skipped: int = 0  # in a row
+    _num_moves: int = 0  # steps that should have changed weights, since these were looked at
     _sums: torch.Tensor | None = None  # of every trained parameter, to see whether it moves
 
     def watch(self, loader: DataLoader, epoch: int, first_step: int) -> Iterator[Batch]:
@@ -114,6 +115,7 @@ class Report:
     def watch_weights(self, model: nn.Module) -> list[str]:
         """Return the trained parameters that have not changed since the last call."""
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self._num_moves = 0
         before, self._sums = self._sums, torch.stack([x.detach().double().sum() for x in trained.values()])
         if before is None:
             return []
@@ -138,8 +140,8 @@ class Report:
         rows = torch.stack([values for _, values, *_ in steps]).tolist()  # waits for the device
         recent, self._recent = self._recent, Counts()
         recent.elapsed = time.perf_counter() - self._read_at
-        self.was_finite = all(math.isfinite(norm) for _, _, norm in rows)
-        for (number, _, num_clips, videos, _), (loss, correct, norm) in zip(steps, rows, strict=True):
+        for (number, _, num_clips, videos, rate), (loss, correct, norm) in zip(steps, rows, strict=True):
+            self._num_moves += math.isfinite(norm) and rate > 0
             if self._is_counted(number, loss, norm, videos):
                 recent.add(Counts(num_clips, loss, correct))
         is_stopped, recent = self._agree(recent, wants_stop)
@@ -172,7 +174,7 @@ class Report:
         if curves := model.scalars():
             self.recorder.draw("model", step, **curves)
             logger.info("epoch %d: %s", self.epoch + 1, ", ".join(f"{key} {x:.4g}" for key, x in curves.items()))
-        if not self._num_skipped and (unmoved := self.watch_weights(model)):
+        if self._num_moves and (unmoved := self.watch_weights(model)):
             if len(unmoved) == len(self._sums):
                 raise FloatingPointError(f"epoch {self.epoch + 1} has not changed any weight: raise SOLVER.BASE_LR")
             logger.warning("%d parameters have not changed in this epoch: %s", len(unmoved), _some(unmoved))

@@ -18,7 +18,9 @@ from torch.utils.data import DataLoader
 
 from slowfast.datasets.augment.mixup import smooth_labels
 from slowfast.datasets.augment.on_device import build_normalize
+from slowfast.datasets.build import build_dataset
 from slowfast.datasets.loader import Batch, construct_loader, shut_down
+from slowfast.datasets.video_dataset import VideoDataset
 from slowfast.engine.checkpoint import (
     checkpoint_to_test,
     class_difference,
@@ -163,17 +165,27 @@ def _conclude(output_dir: str, run: Scores, views: "ViewScores", recorder: Recor
 
 
 def is_tested(cfg, process: Process) -> bool:
-    """Return whether the results of this very configuration and checkpoint are there already, and show them."""
+    """Return whether the results of this very configuration, checkpoint and list are there already, and show them."""
     results = read_results(cfg.OUTPUT_DIR) if process.is_main else None
+    scores = os.path.join(cfg.OUTPUT_DIR, SCORES)
     path = checkpoint_to_test(cfg.OUTPUT_DIR, cfg.TEST.CHECKPOINT_FILE_PATH, cfg.TEST.CHECKPOINT)
     found = broadcast_from_main(
         results is not None
         and (results["checkpoint"], results["config"]) == (path, cfg.dump())
         and results["checkpoint_time"] == os.path.getmtime(path)
+        and os.path.isfile(scores)
+        and _are_of(scores, build_dataset(cfg, "test"))
     )
     if found and process.is_main:
         logger.info("already tested: %s", summary_line(results))
     return found
+
+
+def _are_of(scores: str, dataset: VideoDataset) -> bool:
+    """Return whether a score file has the videos and labels of a list."""
+    with np.load(scores) as file:
+        same_videos = file["videos"].tolist() == [record.name for record in dataset.records]
+        return same_videos and np.array_equal(file["labels"], dataset.labels)
 
 
 def load_tested(cfg, path: str, class_names: list[str] | None) -> tuple[nn.Module, dict]:
@@ -188,7 +200,11 @@ def load_tested(cfg, path: str, class_names: list[str] | None) -> tuple[nn.Modul
     if cfg.TEST.WEIGHTS == "ema" and not saved.get("ema_state"):
         raise UserError(f"TEST.WEIGHTS is ema, but {path} has no averaged weights (SOLVER.EMA_DECAY makes them)")
     model = build_model(cfg)
-    weights = saved["ema_state"] if cfg.TEST.WEIGHTS == "ema" else unwrap_weights(saved, path, model.state_dict())[0]
+    weights, note = saved.get("ema_state"), ""
+    if cfg.TEST.WEIGHTS == "model":
+        weights, note = unwrap_weights(saved, path, model.state_dict())
+    if note and "model_state" not in saved:  # of another program
+        logger.info("%s: %s", path, note.removesuffix("; "))
     load_model_state(model, weights, path)
     return model, saved
 
@@ -281,6 +297,8 @@ def score_views(model: nn.Module, evaluation: Evaluation, description: str) -> V
     for batch in progress_bar(loader, len(loader), description, process.is_main and description != ""):
         bad_videos += [(bad.video_index, bad.path, bad.reason) for bad in batch.bad]
         if bad_videos and is_strict:
+            if process.world_size > 1:
+                logger.warning("%s has no score: %s; waiting for the other processes", *bad_videos[0][1:])
             break
         if len(batch.clips) == 0:
             continue

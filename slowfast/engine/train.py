@@ -39,7 +39,6 @@ class TrainState:
     best_top1: float = -1.0
     num_stale: int = 0  # validations since a better one
     counts: Counts = field(default_factory=Counts)  # of the epoch under way
-    kept_buffers: list[torch.Tensor] = field(default_factory=list)  # when the device was last read
 
     @property
     def plain_model(self) -> nn.Module:
@@ -80,11 +79,9 @@ class TrainState:
         self.num_stale = saved.get("num_stale", 0)  # earlier versions did not count
         self.counts = Counts(**saved["counts"])
 
-    def keep_buffers(self, was_finite: bool) -> None:
-        """Keep the statistics of batch norms, or go back to those kept: a skipped step may have spoilt them."""
-        for buffer, kept in () if was_finite else zip(self.model.buffers(), self.kept_buffers, strict=True):
-            buffer.copy_(kept)
-        self.kept_buffers = [buffer.clone() for buffer in self.model.buffers()]
+    def statistics(self) -> list[torch.Tensor]:
+        """Return what forward passes change, as batch norms do; other buffers are tables of whole numbers or masks."""
+        return [buffer for buffer in self.model.buffers() if buffer.is_floating_point() or not buffer.ndim]
 
     def begin_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch, counted from 0."""
@@ -104,7 +101,6 @@ def train(cfg, process: Process, recorder: Recorder) -> None:
     state = TrainState(run.model, run.optimizer, run.scaler, run.ema)
     checkpoints.resume(state)
     recorder.start(cfg.dump())
-    state.keep_buffers(was_finite=True)
     report.watch_weights(state.plain_model)
     if plan.is_finished(state):
         logger.info("training is already finished: %d epochs in %s", state.epoch, cfg.OUTPUT_DIR)
@@ -150,7 +146,6 @@ def train_one_epoch(
         if not (is_over or wants_end or report.is_due(state.step) or checkpoints.is_due(state)):
             continue
         is_stopped = report.read(state.counts, stop.is_requested)  # the only line that waits: for device and processes
-        state.keep_buffers(report.was_finite)
         if is_over:
             report.end_epoch(state.counts, state.plain_model)
             state.begin_epoch(state.epoch + 1)
@@ -165,7 +160,8 @@ def train_one_epoch(
 def take_step(state: TrainState, clips: torch.Tensor, targets: torch.Tensor, plan: Plan) -> torch.Tensor:
     """Take one optimisation step.
 
-    A step whose gradient is not finite leaves weights and moments as they are, and nobody waits to find out.
+    A step whose gradient is not finite leaves weights, moments and statistics as they are, and nobody waits to find
+    out.
 
     Args:
         state: what is trained.
@@ -185,8 +181,9 @@ def take_step(state: TrainState, clips: torch.Tensor, targets: torch.Tensor, pla
         clips, targets = clips.new_zeros((2, *clips.shape[1:])), targets.new_zeros((2, *targets.shape[1:]))
     state.model.train(not is_empty)
     state.optimizer.zero_grad(set_to_none=True)
+    before = [statistic.clone() for statistic in state.statistics()]
     loss, correct = accumulate_gradients(state, clips, targets, plan, float(not is_empty))
-    norm = update_weights(state, plan)
+    norm = update_weights(state, plan, before)
     return torch.stack([loss, correct * (not is_empty), norm])
 
 
@@ -216,8 +213,11 @@ def accumulate_gradients(
     return total, correct
 
 
-def update_weights(state: TrainState, plan: Plan) -> torch.Tensor:
-    """Clip the gradient, update weights and their averages; return the norm before clipping, on the device."""
+def update_weights(state: TrainState, plan: Plan, statistics: list[torch.Tensor]) -> torch.Tensor:
+    """Clip the gradient, update weights and their averages; return the norm before clipping, on the device.
+
+    Where that is not finite, the model gets back the ``statistics`` of before the step.
+    """
     state.scaler.unscale_(state.optimizer)
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), plan.clip_gradient or float("inf"))
     if not state.scaler.is_enabled():
@@ -225,6 +225,8 @@ def update_weights(state: TrainState, plan: Plan) -> torch.Tensor:
         state.optimizer.found_inf = (~norm.isfinite()).float()
     state.scaler.step(state.optimizer)
     state.scaler.update()
+    for statistic, old in zip(state.statistics(), statistics, strict=True):
+        statistic.copy_(torch.where(norm.isfinite(), statistic, old))
     if state.ema is not None:
         state.ema.update_parameters(state.plain_model)
     return norm

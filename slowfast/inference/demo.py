@@ -9,6 +9,7 @@ from typing import Any
 from slowfast.inference.draw import write_explanation
 from slowfast.inference.explain import explain
 from slowfast.inference.model import VideoModel, load_model
+from slowfast.models.attention import EmimAttention
 from slowfast.utils.errors import UserError
 from slowfast.utils.logging import setup_logging
 
@@ -34,6 +35,9 @@ def build_page(model: VideoModel, title: str, folder: Path) -> Any:
         advice = 'pip install "slowfast-emim[demo]", in the repository pip install -r requirements-demo.txt'
         raise UserError(f"gradio is missing, which the page needs: {advice}") from error
 
+    has_motion = any(isinstance(module, EmimAttention) for module in model.model.modules())
+    what = ("cam", "motion") if has_motion else ("cam",)
+
     def show(video: str | None) -> tuple[dict | None, str | None, str | None]:
         """Return probabilities, and the paths of a strip of pictures and of a video, of an uploaded video."""
         if video is None:
@@ -44,7 +48,7 @@ def build_page(model: VideoModel, title: str, folder: Path) -> Any:
             raise gradio.Error(str(error)) from error
         classes = {one["class"]: one["probability"] for one in prediction.top}
         try:
-            write_explanation(explain(model, video, ("cam", "motion")), folder / "explanation")
+            write_explanation(explain(model, video, what), folder / "explanation")
         except UserError as error:  # a model without maps
             gradio.Info(str(error))
             return classes, None, None

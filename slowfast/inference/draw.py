@@ -72,13 +72,7 @@ def visualize(
     loaded = load_model(model, device)
     folder = Path(out)
     videos = Inputs(expand(inputs, loaded.cfg), loaded.cfg) if inputs else None
-    stems = {}
-    for record in videos.records if videos else ():
-        stem = folder / (Path(record.name).stem or "video")
-        if stem in stems:
-            raise UserError(f"{stems[stem]} and {record.name} would both be {stem}.png; choose an --out for each")
-        stems[stem] = record.name
-    for stem, record in zip(stems, videos.records if videos else ()):
+    for stem, record in zip(videos.stems(folder), videos.records) if videos else ():
         explanation = explain(loaded, record, what, label)
         make_folder(folder)
         write_explanation(explanation, stem, colours)

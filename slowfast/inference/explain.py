@@ -25,6 +25,7 @@ from slowfast.ops.emim import cost_volume
 from slowfast.ops.emim.motion import scale_and_bias
 from slowfast.ops.emim.rules import outside_image
 from slowfast.utils.errors import UserError
+from slowfast.utils.metrics import ensemble
 
 MAPS = ("cam", "gradcam")
 METHODS = (*MAPS, "motion", "prompts")
@@ -97,9 +98,9 @@ def explain(model: VideoModel, video: Video, what: Sequence[str] = ("cam",), lab
         prompts = motion_prompts(network, clip, model.cfg.DATA.MEAN, model.cfg.DATA.STD)
     if isinstance(network, Prompted):  # its backbone sees the frames from the second one on
         clip, frames, network = network.prompts(clip), frames[:, 1:], network.model
-    shares = network(clip)[0].float().softmax(0).cpu()
-    best = [int(one) for one in shares.argsort(descending=True)[:5]]
-    wanted = best[0] if wanted is None else wanted
+    logits = network(clip)[:, None].float().cpu().numpy()
+    (shares,) = ensemble(logits, "mean_probability", model.cfg.DATA.MULTI_LABEL)
+    wanted = int(shares.argmax()) if wanted is None else wanted
     maps = {}
     for name in [name for name in MAPS if name in what]:
         found = class_maps(network, clip, torch.tensor([wanted], device=clip.device), name)
@@ -109,7 +110,7 @@ def explain(model: VideoModel, video: Video, what: Sequence[str] = ("cam",), lab
         frames=frames.permute(1, 2, 3, 0).numpy(),
         label=wanted,
         class_name=model.class_names[wanted],
-        top=[{"label": one, "class": model.class_names[one], "probability": float(shares[one])} for one in best],
+        top=model.best_classes(shares, shares, 5),
         probability=float(shares[wanted]),
         maps=maps,
         motion=motion_fields(network, clip) if "motion" in what else [],

@@ -91,6 +91,9 @@ def export(model: str, format: str, out: str, half: bool) -> int:
         if not difference <= _TOLERANCE[format]:
             raise UserError(f"{format}: logits differ by {difference:.1e}, which is too much; nothing is in {out}")
         names = sorted(os.listdir(temporary))
+        if "README.md" in names and (folder / "README.md").exists():  # its owner was asked to write in it
+            logger.info("%s stays as it is: delete it before to have a new one", folder / "README.md")
+            names.remove("README.md")
         for name in names:
             os.replace(Path(temporary, name), folder / name)
     batches = ", ".join(map(str, _BATCHES))
@@ -149,6 +152,7 @@ def preprocessing(model: VideoModel) -> dict:
         "crop_size": data.TEST_CROP_SIZE,
         "mean": data.MEAN,
         "std": data.STD,
+        "multi_label": data.MULTI_LABEL,
         "class_names": model.class_names,
     }
 

@@ -3,6 +3,8 @@
 import os
 import re
 from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -36,10 +38,14 @@ class Inputs:
 
     def __init__(self, videos: Iterable[Video | Record], cfg: CfgNode) -> None:
         self._arrays: dict[str, np.ndarray] = {}
-        self._list = VideoList((), None, cfg.DATA)
+        self._data = cfg.DATA
         self.records = [self._record(video) for video in videos]
         if not self.records:
             raise UserError("there are no videos to predict")
+
+    @cached_property
+    def _list(self) -> VideoList:
+        return VideoList((), None, self._data)
 
     def _record(self, video: Video | Record) -> Record:
         if isinstance(video, Record):
@@ -52,6 +58,16 @@ class Inputs:
             return Record(name, 0, len(video), "", name)
         path = os.fspath(video)
         return Record(path, 0, None, "", path)
+
+    def stems(self, folder: str | os.PathLike) -> list[Path]:
+        """Return paths in ``folder``, without ending, for what is written about each video."""
+        names: dict[Path, str] = {}
+        for record in self.records:
+            stem = Path(folder, Path(record.name).stem or "video")
+            if stem in names:
+                raise UserError(f"{names[stem]} and {record.name} would both be {stem}; choose an --out for each")
+            names[stem] = record.name
+        return [*names]
 
     def open(self, record: Record) -> FrameReader:
         """Open a video, whatever it is."""

@@ -74,6 +74,14 @@ class VideoModel:
         self.class_names = class_names or [str(label) for label in range(cfg.MODEL.NUM_CLASSES)]
         self.normalize = build_normalize(cfg)
 
+    def best_classes(self, scores: np.ndarray, probabilities: np.ndarray, top: int) -> list[dict[str, Any]]:
+        """Return label, class and probability of the classes with the highest scores, (K,) both."""
+        best = [int(label) for label in np.argsort(-scores, kind="stable")[:top]]
+        return [
+            {"label": label, "class": self.class_names[label], "probability": float(probabilities[label])}
+            for label in best
+        ]
+
     def evaluation(self, videos: Inputs, views: str | int = "test", num_workers: int = 0) -> Evaluation:
         """Return the views of videos, those of the test or the central one (``views`` 1), ready to be scored."""
         if views not in ("test", 1):
@@ -126,11 +134,7 @@ class VideoModel:
             if np.isnan(of_video).any():
                 found.append(Prediction(record.name, error=reasons[record.path]))
                 continue
-            best = [int(label) for label in np.argsort(-of_video, kind="stable")[:top]]
-            told = [
-                {"label": label, "class": self.class_names[label], "probability": float(probabilities[label])}
-                for label in best
-            ]
+            told = self.best_classes(of_video, probabilities, top)
             found.append(Prediction(record.name, *told[0].values(), told, logits))
         return found
 
@@ -210,18 +214,21 @@ def load_model(source: str | os.PathLike, device: str = "auto") -> VideoModel:
         description = _description(fetch(f"{HUB_PREFIX}{'/'.join(source.split(':')[1].split('/')[:2])}/config.json"))
         return _load_file(path, device, description if path.endswith("model.safetensors") else None)
     if os.path.isfile(os.path.join(source, "model.safetensors")):
-        description = _description(os.path.join(source, "config.json"))
+        config = os.path.join(source, "config.json")  # which is in the safetensors file, too, where it came alone
+        description = _description(config) if os.path.isfile(config) else None
         return _load_file(os.path.join(source, "model.safetensors"), device, description)
     if os.path.isdir(source) or source.endswith((".yaml", ".yml")):
         folder, _ = find_run(source, "a model")
-        return _load_file(checkpoint_to_test(folder, "", _run_cfg(folder).TEST.CHECKPOINT), device)
+        cfg = _run_cfg(folder)
+        return _load_file(checkpoint_to_test(folder, "", cfg.TEST.CHECKPOINT), device, cfg=cfg)
     if not os.path.isfile(source):
         known = ", ".join([*PACKAGED, *ZOO])
         raise UserError(f"there is no model {source!r}: neither a file or folder there is, nor one of {known}")
     return _load_file(source, device)
 
 
-def _load_file(path: str, device: str, description: dict | None = None) -> VideoModel:
+def _load_file(path: str, device: str, description: dict | None = None, cfg: CfgNode | None = None) -> VideoModel:
+    """Load weights with the settings ``cfg`` or else those of a ``description``, by default that in the file."""
     content = read_checkpoint(path)
     if path.endswith(".safetensors") and description is None:
         from safetensors import safe_open
@@ -232,8 +239,9 @@ def _load_file(path: str, device: str, description: dict | None = None) -> Video
     if not description.get("cfg"):
         problem = "has weights but no settings: it is no checkpoint of this program"
         raise UserError(f"{path} {problem}; name what it is (one of {', '.join(ZOO)}) or use slowfast.create_model")
-    cfg = get_cfg()
-    cfg.merge_from_text(description["cfg"], path)
+    if cfg is None:
+        cfg = get_cfg()
+        cfg.merge_from_text(description["cfg"], path)
     weights = content.get("ema_state") if cfg.TEST.WEIGHTS == "ema" else None
     model = build_model(cfg)
     load_model_state(model, weights or unwrap_weights(content, path, model.state_dict())[0], path)
@@ -260,9 +268,13 @@ def _cfg(keys: dict[str, Any]) -> CfgNode:
 
 
 def _run_cfg(folder: str) -> CfgNode:
+    """Return the settings of what a run did last, training or test, or else of its newest checkpoint."""
     cfg, path = get_cfg(), os.path.join(folder, "config.yaml")
     if os.path.isfile(path):
         cfg.merge_from_file(path)
+    else:
+        path = checkpoint_to_test(folder, "", "best")
+        cfg.merge_from_text(read_checkpoint(path)["cfg"], path)
     return cfg
 
 

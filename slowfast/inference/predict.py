@@ -26,6 +26,7 @@ from slowfast.inference.model import Prediction, VideoModel, load_model
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import make_folder, replacing
 from slowfast.utils.logging import progress_bar, setup_logging
+from slowfast.utils.metrics import ensemble
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +56,13 @@ def predict(
     for option, value, least in (("--top", top, 1), ("--workers", workers, 0)):
         if value < least:
             raise UserError(f"{option} is {value}; allowed: at least {least}")
+    for option, value in (("--window-sec", window_sec), ("--stride-sec", stride_sec)):
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(f"{option} is {value:g}; allowed: above 0")
     if stride_sec is not None and window_sec is None:
         raise UserError("--stride-sec needs --window-sec")
+    if features is not None and (window_sec is not None or os.path.isdir(features)):
+        raise UserError(f"--features is {features!r}; allowed: a file, without --window-sec")
     if out is not None:
         make_folder(Path(out))
     if features is not None:
@@ -118,11 +124,8 @@ def write_timelines(
     model: VideoModel, videos: Inputs, window_sec: float, stride_sec: float, top: int, out: str | None
 ) -> int:
     """Log, and write as JSON and PNG, the classes of windows over the time of each video; return the exit status."""
-    for option, value in (("--window-sec", window_sec), ("--stride-sec", stride_sec)):
-        if not value > 0:
-            raise UserError(f"{option} is {value:g}; allowed: above 0")
     num_bad = 0
-    for record in videos.records:
+    for record, stem in zip(videos.records, videos.stems(out or "")):
         try:
             with videos.open(record) as reader:
                 timeline, shares = make_timeline(model, reader, window_sec, stride_sec, top)
@@ -135,10 +138,9 @@ def write_timelines(
             times = f"{first['start_sec']:8.1f} to {last['end_sec']:8.1f} s"
             logger.info("%s: %s: %s", record.name, times, model.class_names[label])
         if out is not None:
-            stem = Path(out, Path(record.name).stem or "video")
-            with replacing(stem.with_suffix(".timeline.json")) as file:
+            with replacing(f"{stem}.timeline.json") as file:
                 json.dump(timeline, file, indent=1)
-            draw_timeline(timeline, shares, model.class_names, stem.with_suffix(".timeline.png"))
+            draw_timeline(timeline, shares, model.class_names, f"{stem}.timeline.png")
     return _status(num_bad, len(videos.records))
 
 
@@ -161,10 +163,7 @@ def make_timeline(
     shares = np.concatenate([*_score_windows(model, reader, starts, length)])  # (W, K)
     windows = []
     for start, of_window in zip(starts, shares):
-        best = [
-            {"label": int(label), "class": model.class_names[label], "probability": float(of_window[label])}
-            for label in np.argsort(-of_window, kind="stable")[:top]
-        ]
+        best = model.best_classes(of_window, of_window, top)
         times = {"start_sec": reader.seconds(start), "end_sec": reader.seconds(start + length)}
         windows.append({**times, **best[0], "top": best})
     facts = {"path": reader.path, "window_sec": length / rate, "duration_sec": reader.seconds(reader.num_frames)}
@@ -182,11 +181,11 @@ def _score_windows(model: VideoModel, reader: FrameReader, starts: list[int], le
             transform(reader.read_each(start + sampler.test(length, 0, 1))) for start in starts[first : first + size]
         ]
         with in_precision():
-            logits = model.model(model.normalize(torch.cat(clips).to(model.device)))
-        yield logits.float().softmax(1).cpu().numpy()
+            logits = model.model(model.normalize(torch.cat(clips).to(model.device)))[:, None]
+        yield ensemble(logits.float().cpu().numpy(), "mean_probability", model.cfg.DATA.MULTI_LABEL)
 
 
-def draw_timeline(timeline: dict, shares: np.ndarray, class_names: list[str], path: Path) -> None:
+def draw_timeline(timeline: dict, shares: np.ndarray, class_names: list[str], path: str) -> None:
     """Draw the probabilities (W, K) of the likeliest classes over the time of the windows."""
     drawn = np.argsort(-shares.max(0), kind="stable")[:_NUM_DRAWN]
     figure = Figure(figsize=(10, 1.2 + 0.35 * len(drawn)), layout="constrained")

@@ -91,7 +91,7 @@ def probe(
     if wrong := [key for key in opts[::2] if not key.startswith(("DATA.", "TEST."))]:
         raise UserError(f"{wrong[0]} is of the trained model and cannot be changed; allowed: keys of DATA and TEST")
     loaded = load_model(model, device)
-    loaded.cfg = loaded.cfg.with_settings(*opts)
+    loaded = VideoModel(loaded.model, loaded.cfg.with_settings(*opts), loaded.class_names, device)
     features = cached_features(os.path.join(out, CACHE), loaded, paths, "attentive" not in kinds)
     tokens = dict(zip(paths, torch.from_numpy(features)))
     facts = {"view_protocol": f"frozen {model}", "ensemble_method": "sum_logits"}

@@ -31,5 +31,6 @@ clip = np.float32((clip - how["mean"]) / how["std"]).transpose(3, 0, 1, 2)[None]
 session = onnxruntime.InferenceSession(Path(__file__).with_name("model.onnx"))
 logits = session.run(None, {"clips": clip})[0][0]
 shares = np.exp(logits - logits.max())
+shares = 1 / (1 + np.exp(-logits)) if how["multi_label"] else shares / shares.sum()
 for label in np.argsort(-logits)[:5]:
-    print(f"{how['class_names'][label]} {100 * shares[label] / shares.sum():.1f} %")
+    print(f"{how['class_names'][label]} {100 * shares[label]:.1f} %")

@@ -7,6 +7,7 @@ import math
 import os
 import pathlib
 import re
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
@@ -195,6 +196,10 @@ def unwrap_weights(content: dict, path: str, names: Collection[str] = ()) -> tup
     prefixes = sorted({name.removesuffix(bare[name]) for name in bare} - {""})
     nested = ("", "model.", "model.model.")  # behind motion prompts, of another library, or both
     bare = {name: next((x + short for x in nested if x + short in names), short) for name, short in bare.items()}
+    mine = {short for short in bare.values() if short in names or not names}
+    if twice := [short for short, count in Counter(bare.values()).items() if count > 1 and short in mine]:
+        found = " and ".join(name for name, short in bare.items() if short == twice[0])
+        raise UserError(f"{path} has several tensors for {twice[0]}: {found}; keep those of one model in it")
     note = f"entry {entry!r}{''.join(f', not {other!r}' for other in others if other)}; " if entry else ""
     note += f"prefix {' and '.join(prefixes)} stripped; " if prefixes else ""
     return {bare[name]: x for name, x in tensors[entry].items()}, note

@@ -103,12 +103,13 @@ def _write_tables(output_dir: str, labels: np.ndarray, names: list[str], scores:
 def write_difference(folder: str, plain_path: str, run: "Scores") -> None:
     """Write ``difference.csv``, the accuracy of every class and of all videos in a plain test and in ``run``.
 
-    The scores at ``plain_path`` must be of the same checkpoint and videos, or the log says that there are none.
+    The scores at ``plain_path`` must be of the same checkpoint, videos and views, or the log says that there are none.
     """
     plain = load_scores(plain_path) if os.path.isfile(plain_path) else None
-    keys = ("checkpoint", "checkpoint_time", "weights", "ensemble_method")
-    if plain is None or any(plain.facts.get(key) != run.facts[key] for key in keys) or [*plain.videos] != [*run.videos]:
-        logger.info("without a plain test of the same checkpoint and videos there is no difference to it")
+    keys = ("checkpoint", "checkpoint_time", "weights", "ensemble_method", "precision", "view_protocol")
+    facts = run.facts | {"view_protocol": run.facts["view_protocol"].partition(", frames: ")[0]}
+    if plain is None or any(plain.facts.get(key) != facts[key] for key in keys) or [*plain.videos] != [*run.videos]:
+        logger.info("without a plain test of the same checkpoint, videos and views there is no difference to it")
         return
     method, num_classes = run.facts["ensemble_method"], run.logits.shape[2]
     tests = [ensemble(scores.logits, method) for scores in (plain, run)]

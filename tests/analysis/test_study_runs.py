@@ -71,6 +71,8 @@ def test_finished_runs_are_not_repeated(ran, caplog):
     with caplog.at_level("INFO", logger="slowfast"):
         assert run_missing(study, jobs=2) == []
     assert "1 runs, all finished already" in caplog.text
+    with pytest.raises(UserError, match="--jobs is 0; allowed: at least 1"):
+        run_missing(study, jobs=0)
 
 
 def test_other_settings_are_an_error_that_names_them(ran):

@@ -33,6 +33,19 @@ def test_later_files_win(tmp_path):
     assert get_cfg().OUTPUT_DIR == ""
 
 
+def test_a_base_of_two_bases_does_not_undo_the_first(tmp_path):
+    path = write(
+        tmp_path,
+        base="SOLVER: {BASE_LR: 0.1}\n",
+        first="_BASE_: base.yaml\nSOLVER: {BASE_LR: 0.5}\n",
+        second="_BASE_: base.yaml\nLOG_PERIOD: 7\n",
+        mine="_BASE_: [first.yaml, second.yaml]\n",
+    )
+    cfg = get_cfg()
+    cfg.merge_from_file(path)
+    assert (cfg.SOLVER.BASE_LR, cfg.LOG_PERIOD) == (0.5, 7)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -236,11 +236,17 @@ def test_keys_that_came_later_had_their_defaults():
     ]
 
 
-def test_an_epoch_whose_steps_have_changed_begins_anew(run, steps):
+def test_an_epoch_whose_steps_have_changed_begins_anew(run, steps, tmp_path):
     steps.at[3] = terminate
-    assert run(*SETTINGS, "SOLVER.MAX_EPOCH", 1).status == 143
-    changed = run(*SETTINGS, "SOLVER.MAX_EPOCH", 1, "TRAIN.BATCH_SIZE", 6, "TRAIN.RESUME_CHANGED", True)
-    assert changed.status == 0 and "epoch 1 begins anew" in changed.out
+    assert run(*SETTINGS, "SOLVER.MAX_EPOCH", 1, "TRAIN.BATCH_SIZE", 4).status == 143
+    settings = (*SETTINGS, "SOLVER.MAX_EPOCH", 1, "TRAIN.BATCH_SIZE", 6, "TRAIN.RESUME_CHANGED", True)
+    steps.at[4] = terminate
+    changed = run(*settings)
+    assert changed.status == 143 and "epoch 1 begins anew" in changed.out
+    # The steps of before look newer than the one after which this run was stopped.
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["epoch_00000_step_000001.pyth"]
+    again = run(*settings)
+    assert again.status == 0 and "begins anew" not in again.out
     assert sorted(video for _, _, videos in steps.taken[3:] for video in videos) == list(range(24))
 
 

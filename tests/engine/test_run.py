@@ -20,7 +20,7 @@ BOTH = ("train", "test")
 ONE_EPOCH = ("SOLVER.MAX_EPOCH", 1)
 
 
-def test_a_run_leaves_what_is_needed_to_read_and_repeat_it(run, tmp_path):
+def test_a_run_leaves_what_is_needed_to_read_and_repeat_it(run, data_dir, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     out, board = tmp_path / "run", ("TENSORBOARD.ENABLE", True)
@@ -62,10 +62,17 @@ def test_a_run_leaves_what_is_needed_to_read_and_repeat_it(run, tmp_path):
     again = run(*board, tasks=BOTH)
     assert again.status == 0 and "training is already finished: 2 epochs" in again.out and "already tested" in again.out
     assert (out / "test_results.json").stat().st_mtime_ns == before
-    # A test alone always runs, and gives the same numbers.
+    # A test alone always runs, and gives the same numbers; other videos or labels are tested, too.
     assert run(*board, "TRAIN.ENABLE", False, tasks=BOTH).status == 0
     assert (out / "test_results.json").stat().st_mtime_ns > before
     assert {**results(out), "config": 0} == {**found, "config": 0}
+    shutil.copytree(data_dir, tmp_path / "data")
+    (tmp_path / "data/test.txt").write_text("".join((data_dir / "val.txt").read_text().splitlines(True)[:5]))
+    other = run(*board, "DATA.PATH_TO_DATA_DIR", tmp_path / "data", tasks=BOTH)
+    assert "already tested" not in other.out and results(out)["num_videos"] == 5
+    (tmp_path / "data/test.txt").unlink()
+    assert "already tested" not in run(*board, "DATA.PATH_TO_DATA_DIR", tmp_path / "data", tasks=BOTH).out
+    assert results(out)["num_videos"] == 17
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 from helpers_engine import Killed, assert_same_end, die, results, state
 from PIL import Image
 
+import slowfast
 from slowfast.engine import build, train
 from slowfast.engine.checkpoint import starting_weights
 from slowfast.engine.record import EVENTS, Recorder
@@ -57,6 +58,8 @@ def test_averaged_weights_are_the_average_and_are_evaluated_and_tested(run, tmp_
     assert results(tmp_path / "run")["weights"] == "model"
     assert run(*settings, "TEST.WEIGHTS", "ema", tasks=("test",)).status == 0
     assert results(tmp_path / "run")["weights"] == "ema"
+    loaded = slowfast.load_model(tmp_path / "run").model.state_dict()  # as it was tested last
+    torch.testing.assert_close(loaded, checkpoints[-1]["ema_state"])
     assert run(*ONE_EPOCH, "OUTPUT_DIR", tmp_path / "raw").status == 0
     raw = run(*ONE_EPOCH, "OUTPUT_DIR", tmp_path / "raw", "TEST.WEIGHTS", "ema", tasks=("test",))
     assert raw.status == 2 and "has no averaged weights" in raw.err
@@ -97,6 +100,10 @@ def test_training_ends_when_it_gets_no_better(run, monkeypatch, tmp_path):
     ended = run(*settings, "SOLVER.STOP_AFTER", 2)  # of which the checkpoint has counted one
     assert ended.status == 0 and "training ends after epoch 4: the last 2 validations were no better" in ended.out
     assert "training is already finished: 4 epochs" in run(*settings, "SOLVER.STOP_AFTER", 2).out
+    refused = run(*settings, "SOLVER.STOP_AFTER", 2, "TEST.CHECKPOINT", 4)
+    assert (
+        refused.status == 2 and "TEST.CHECKPOINT is 4, an epoch that SOLVER.STOP_AFTER 2 may leave out" in refused.err
+    )
     best = starting_weights(str(tmp_path / "run"), "{}")
     assert torch.load(best)["best_top1"] == 60 and torch.load(best)["epoch"] == 3  # of equal ones the later
 
@@ -156,13 +163,16 @@ def test_a_loss_that_is_not_finite_stops_the_run(run, tmp_path):
 
 @pytest.mark.parametrize(("precision", "method"), [("fp32", "sgd"), ("fp16", "adamw")])
 def test_steps_that_are_not_finite_can_be_skipped(run, poison, tmp_path, precision, method):
-    poison(lambda step: step in (0, 2))
+    poison(lambda step: step in (0, 5))
     settings = ("TRAIN.ON_NONFINITE", "skip", "TRAIN.PRECISION", precision, "SOLVER.OPTIMIZING_METHOD", method)
+    settings += ("SOLVER.EMA_DECAY", 0.5)
     skipped = run(*ONE_EPOCH, *settings, "TRAIN.BATCH_SIZE", 4)
     assert skipped.status == 0 and skipped.out.count("step skipped") == 2
-    weights = state(tmp_path / "run", "epoch_00001.pyth")["model_state"]
-    assert all(tensor.isfinite().all() for tensor in weights.values())
-    assert [event["step"] for event in read_events(str(tmp_path / "run"), "nonfinite")] == [0, 2]
+    saved = state(tmp_path / "run", "epoch_00001.pyth")
+    for weights in (saved["model_state"], saved["ema_state"]):
+        assert all(tensor.isfinite().all() for tensor in weights.values())
+        assert weights["blocks1.0.norm1.num_batches_tracked"] == 4  # the other steps have left their trace
+    assert [event["step"] for event in read_events(str(tmp_path / "run"), "nonfinite")] == [0, 5]
     (epoch,) = read_events(str(tmp_path / "run"), "train_epoch")
     assert 2 < epoch["loss"] < 3
 
@@ -182,10 +192,13 @@ def test_skipping_ends_when_nothing_else_happens(run, poison):
     assert stopped.status == 2 and "after 10 skipped steps in a row" in stopped.err
 
 
-def test_weights_that_do_not_move_end_the_run(run):
+def test_weights_that_do_not_move_end_the_run(run, tmp_path):
     rates = [word for key in ("BASE_LR", "WARMUP_START_LR", "COSINE_END_LR") for word in (f"SOLVER.{key}", 1e-30)]
     stopped = run(*rates)
     assert stopped.status == 2 and "epoch 1 has not changed any weight" in stopped.err
+    # A rate of 0 in the only step of the first epoch is a warm-up.
+    slow = ("SOLVER.WARMUP_START_LR", 0, "SOLVER.WARMUP_EPOCHS", 1, "TRAIN.BATCH_SIZE", 24)
+    assert run(*slow, "OUTPUT_DIR", tmp_path / "slow").status == 0
     stopped = run("SOLVER.WARMUP_START_LR", 1)
     assert stopped.status == 2 and "SOLVER.WARMUP_START_LR 1 is above BASE_LR 0.001" in stopped.err
 

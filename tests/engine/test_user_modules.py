@@ -82,6 +82,10 @@ def test_modules_declare_keys_and_are_imported_once(tmp_path):
     assert load(tmp_path, text, own_keys=code).OWN.WIDTH == 5
     cfg = load(tmp_path, text)
     assert cfg.OWN.WIDTH == 5 and str(tmp_path / "own_keys.py") in cfg.USER_MODULES
+    del sys.modules["own_keys"], KEYS["OWN.WIDTH"]
+    again = get_cfg()
+    again.merge_from_text(cfg.dump(), "checkpoint.pyth")
+    assert again == cfg
     with pytest.raises(UserError, match=r"OWN.WIDTH is 0; allowed: at least 1"):
         load(tmp_path, text.replace("5", "0"))
     with pytest.raises(UserError, match="OWN.WIDTH is declared twice"):

@@ -54,6 +54,11 @@ def test_folder_for_the_hub_comes_back_to_the_last_bit(source, tmp_path, capsys)
     torch.testing.assert_close(again.model.state_dict(), model.model.state_dict(), rtol=0, atol=0)
     card = (tmp_path / "b" / "README.md").read_text()
     assert "7 classes" in card and "\nlicense: " not in card and "Not stated." in card
+    (tmp_path / "b" / "README.md").write_text("mine")
+    export(source, "hf-folder", tmp_path / "b")
+    assert (tmp_path / "b" / "README.md").read_text() == "mine" and "README.md stays" in capsys.readouterr().out
+    (tmp_path / "b" / "config.json").unlink()  # the file of weights knows as much
+    assert slowfast.load_model(tmp_path / "b").class_names == model.class_names
     export(source, "hf-folder", tmp_path / "c", "--half")
     sizes = [(tmp_path / folder / "model.safetensors").stat().st_size for folder in "bc"]
     assert sizes[1] < 0.7 * sizes[0] and "changes logits by" in capsys.readouterr().out
@@ -78,8 +83,8 @@ def test_card_has_the_results_of_the_run(config, tmp_path):
     assert main(("train", "test"), "", ["--cfg", str(config), "SOLVER.MAX_EPOCH", "1"]) == 0
     results = json.loads((tmp_path / "run" / "test_results.json").read_text())
     for source in (tmp_path / "run", tmp_path / "run" / "checkpoints" / "best.pyth"):
-        export(source, "hf-folder", tmp_path / "out")
-        assert f"top-1 {results['top1']:.2f} %" in (tmp_path / "out" / "README.md").read_text()
+        export(source, "hf-folder", tmp_path / "cards" / source.name)
+        assert f"top-1 {results['top1']:.2f} %" in (tmp_path / "cards" / source.name / "README.md").read_text()
     shutil.copy(tmp_path / "run" / "checkpoints" / "best.pyth", tmp_path / "run" / "checkpoints" / "other.pyth")
     assert exporting.results_of(str(tmp_path / "run" / "checkpoints" / "other.pyth")) is None
 

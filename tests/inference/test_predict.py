@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from slowfast.datasets.decoder import open_video
 from slowfast.engine.run import main
 from slowfast.inference.export import export, write_safetensors
 from slowfast.inference.inputs import Inputs, open_folder
-from slowfast.inference.model import architecture_cfg
+from slowfast.inference.model import VideoModel, architecture_cfg
 from slowfast.inference.predict import make_timeline
 from slowfast.models.zoo import ARCHITECTURES, ZOO
 from slowfast.synthetic.scenes import SceneSpec, render
@@ -101,14 +102,49 @@ def test_the_tool_reads_lists_folders_and_files_and_says_what_it_cannot_read(tes
         (["--model", "emim_tiny_motion", __file__, "--out", __file__], "cannot be made a folder"),
         (["--model", __file__, __file__], "cannot be read as a weight file"),
         (["--model", "emim_tiny_motion", __file__, "--stride-sec", "1"], "--stride-sec needs --window-sec"),
+        (
+            ["--model", "emim_tiny_motion", __file__, "--window-sec", "1", "--stride-sec", "0"],
+            "--stride-sec is 0; allowed",
+        ),
+        (["--model", "emim_tiny_motion", __file__, "--window-sec", "inf"], "--window-sec is inf; allowed: above 0"),
+        (["--model", "emim_tiny_motion", __file__, "--window-sec", "1", "--features", "f"], "without --window-sec"),
+        (["--model", "emim_tiny_motion", __file__, "--features", "/tmp"], "--features is '/tmp'; allowed: a file"),
+        (
+            ["--model", "emim_tiny_motion", "a/x.mp4", "b/x.mp4", "--window-sec", "1"],
+            "a/x.mp4 and b/x.mp4 would both be",
+        ),
         (["--model", "emim_tiny_motion", __file__], "the video cannot be decoded"),
         (["--model", "emim_tiny_motion", __file__, "--window-sec", "1"], "the video cannot be decoded"),
     ],
 )
-def test_mistakes_are_named(monkeypatch, arguments, message):
+def test_mistakes_are_named(monkeypatch, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/x.mp4", "b/x.mp4"):
+        Path(name).parent.mkdir()
+        Path(name).touch()
     monkeypatch.setattr("sys.argv", ["predict.py", *arguments])
     with pytest.raises(UserError, match=message):
         load_tool("predict").main()
+
+
+def test_a_model_whose_lists_are_elsewhere_predicts_all_the_same():
+    model = slowfast.load_model("emim_tiny_motion", device="cpu")
+    moved = VideoModel(model.model, model.cfg.with_settings("DATA.PACKED", "/nowhere"), model.class_names, "cpu")
+    assert moved.predict(slowfast.sample_video()).class_name == "moving up-right"
+
+
+def test_classes_have_a_probability_each_where_a_video_may_have_several(tmp_path):
+    model = slowfast.load_model("emim_tiny_motion", device="cpu")
+    several = VideoModel(model.model, model.cfg.with_settings("DATA.MULTI_LABEL", True), model.class_names, "cpu")
+    found = several.predict(slowfast.sample_video(), views=1)
+    logits = found.logits[0].astype(float)
+    assert found.probability == pytest.approx(1 / (1 + np.exp(-logits.max())))
+    assert several.explain(slowfast.sample_video()).probability == pytest.approx(found.probability, rel=1e-5)
+    with open_video(slowfast.sample_video()) as reader:
+        seconds = reader.seconds(reader.num_frames)
+        timeline, shares = make_timeline(several, reader, seconds, seconds, top=12)
+    assert shares.sum() > 1.01 * shares.max() and timeline["windows"][0]["probability"] == shares.max()
+    np.testing.assert_allclose(shares[0], 1 / (1 + np.exp(-logits)), rtol=1e-4)
 
 
 def test_weights_without_settings_are_refused(tmp_path):
@@ -156,12 +192,15 @@ def test_a_timeline_finds_the_class_of_every_part(tmp_path):
     with open_video(write_video(tmp_path / "b.mp4", 20, times_ms=slower, size=(64, 64))) as video:
         windows = make_timeline(model, video, 10 / video.frames_per_sec, 10 / video.frames_per_sec, top=1)[0]["windows"]
     assert [(window["start_sec"], round(window["end_sec"])) for window in windows] == [(0, 1), (1, 9)]
-    shown = run_tool(
-        "predict.py", "--model", "emim_tiny_motion", tmp_path / "a.mp4", "--window-sec", 1, "--out", tmp_path
-    )
+    names = ("a.1", "a.2")
+    for name in names:
+        shutil.copy(tmp_path / "a.mp4", tmp_path / f"{name}.mp4")
+    videos = [tmp_path / f"{name}.mp4" for name in names]
+    shown = run_tool("predict.py", "--model", "emim_tiny_motion", *videos, "--window-sec", 1, "--out", tmp_path)
     assert shown.returncode == 0, shown.stderr
-    assert (tmp_path / "a.timeline.png").read_bytes().startswith(b"\x89PNG")
-    assert len(json.loads((tmp_path / "a.timeline.json").read_text())["windows"]) == 3
+    for name in names:
+        assert (tmp_path / f"{name}.timeline.png").read_bytes().startswith(b"\x89PNG")
+        assert len(json.loads((tmp_path / f"{name}.timeline.json").read_text())["windows"]) == 3
 
 
 def test_named_architectures_are_those_of_the_experiments():

@@ -49,6 +49,15 @@ def test_wrappers_and_prefixes_are_stripped_and_told(tmp_path, wrapper):
         assert str(report).startswith(f"{report.source}{len(state)} tensors loaded")
 
 
+def test_weights_of_two_models_in_one_file_are_not_mixed(tmp_path):
+    state = tiny_model().state_dict()
+    both = {
+        f"{prefix}.{name}": x * scale for prefix, scale in (("module", 1), ("backbone", 0)) for name, x in state.items()
+    }
+    with pytest.raises(UserError, match="has several tensors for .*: module.* and backbone"):
+        load(both, tmp_path)
+
+
 def test_prefixes_of_the_model_s_own_names_stay(tmp_path):
     source, target = (torch.nn.ModuleDict({"backbone": torch.nn.Linear(2, 2)}) for _ in range(2))
     torch.save(source.state_dict(), tmp_path / "own.pth")
