@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 # Keys and sections that do not change the result of a run; its seed is in the name of its folder.
 WITHOUT_EFFECT = ("RNG_SEED", "OUTPUT_DIR", "LOG_PERIOD", "DATA_LOADER.", "TRAIN.CHECKPOINT_", "TRAIN.KEEP_CHECKPOINTS")
-WITHOUT_EFFECT += ("TRAIN.AUTO_RESUME", "TRAIN.RESUME_CHANGED", "TENSORBOARD.", "WANDB.", "DIST.")
+WITHOUT_EFFECT += ("TRAIN.RESUME_CHANGED", "TENSORBOARD.", "WANDB.", "DIST.")
 CONSOLE = "console.log"
 _TOOL = Path(__file__).parents[2] / "tools" / "run_net.py"
 _GRACE_SEC = 120  # for a step and a checkpoint

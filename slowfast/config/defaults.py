@@ -314,8 +314,8 @@ declare(
     WEIGHTS=choice("model", "ema", meaning="Weights of a checkpoint that are tested; ema needs SOLVER.EMA_DECAY."),
     CHECKPOINT=number(
         "best",
-        "Checkpoint of OUTPUT_DIR to test: that of the best validation | the newest | that of so many epochs, which "
-        "training keeps.",
+        "Checkpoint of OUTPUT_DIR to test: that of the best validation (of the raw weights) | the newest | that of so "
+        "many epochs, which training keeps.",
         "best",
         "last",
         low=1,

@@ -69,6 +69,9 @@ class Checkpoints:
             self.recorder.begin_anew()
         else:
             path, saved = newest
+            if missing := self.identity.keys() - saved.keys():
+                found = f"{path} is no checkpoint of a run, it has no {min(missing)}"
+                raise UserError(f"{found}: move it away, change OUTPUT_DIR, or start from it with MODEL.PRETRAINED")
             self._refuse_other_run(path, saved)
             state.load_state_dict(saved, path)
             if state.step and saved["num_steps"] != self.identity["num_steps"]:
@@ -95,7 +98,7 @@ class Checkpoints:
         refused = [line for line in changes if not line.startswith(_MAY_DIFFER)]
         refused += [] if saved["class_names"] == mine["class_names"] else ["class names or their order"]
         refused += [] if saved["lists"] == mine["lists"] else ["videos or labels of the training list"]
-        refused += [] if saved.get("val_videos") in (None, mine["val_videos"]) else ["videos of the validation list"]
+        refused += [] if saved["val_videos"] == mine["val_videos"] else ["videos of the validation list"]
         if refused and not self.may_change:
             raise UserError(
                 f"{path} belongs to a run with other settings: {'; '.join(refused)}. Choose another OUTPUT_DIR, or "

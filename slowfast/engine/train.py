@@ -76,7 +76,7 @@ class TrainState:
             logger.warning("%s was not trained in fp16: the loss scale starts at %g", path, self.scaler.get_scale())
         self.epoch, self.step = saved["epoch"], saved["step"]
         self.is_validated, self.best_top1 = saved["is_validated"], saved["best_top1"]
-        self.num_stale = saved.get("num_stale", 0)  # earlier versions did not count
+        self.num_stale = saved["num_stale"]
         self.counts = Counts(**saved["counts"])
 
     def statistics(self) -> list[torch.Tensor]:

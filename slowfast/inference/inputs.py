@@ -56,6 +56,9 @@ class Inputs:
             name = f"frames {len(self._arrays)}"
             self._arrays[name] = video
             return Record(name, 0, len(video), "", name)
+        if not isinstance(video, (str, os.PathLike)):
+            kind = type(video).__name__
+            raise UserError(f"a video is a path, or frames as an array uint8 RGB (T, H, W, 3), found a {kind}")
         path = os.fspath(video)
         return Record(path, 0, None, "", path)
 

@@ -6,6 +6,7 @@ Dimension letters: ``M`` videos, ``N`` tokens of a video (of all its views), ``C
 import hashlib
 import json
 import logging
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,6 +85,8 @@ def probe(
         decay: weight of the squared weights in the loss.
         opts: KEY VALUE pairs over the settings of the model: other frames, crops or views.
     """
+    if not 0 <= decay < math.inf:
+        raise UserError(f"--decay is {decay:g}; allowed: at least 0")
     lists = [[_read(data, fold, split) for split in ("train", "val")] for fold in find_folds(data, shots).values()]
     names = read_class_names(os.path.join(data, "classes.txt"), 0)
     make_folder(Path(out))

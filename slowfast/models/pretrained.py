@@ -165,6 +165,8 @@ def resize_positions(
         return None, ()
     num_first = target.shape[axes[0]] - math.prod(grid)
     count = source.shape[axes[0]] - num_first
+    if count <= 0:
+        return None, ()
     candidates = {(count,)} if len(grid) == 1 else {(*grid[:-2], *[math.isqrt(count // math.prod(grid[:-2]))] * 2)}
     if len(grid) == 3:
         candidates |= {(count // math.prod(grid[1:]), *grid[1:])}

@@ -151,8 +151,7 @@ def read_results(output_dir: str) -> dict | None:
     if not os.path.isfile(path):
         return None
     with open(path, encoding="utf-8") as file:
-        results = simplejson.load(file)
-    return results if "interval95" in results else None  # as earlier versions had none
+        return simplejson.load(file)
 
 
 def summary_line(results: dict) -> str:

@@ -154,6 +154,8 @@ def test_damaged_newest_gives_way_to_the_one_before(run, straight_run, tmp_path)
     for path in list_checkpoints(str(tmp_path / "run")):
         open(path, "wb").close()
     assert "none of the checkpoints" in run(*SETTINGS).err
+    torch.save({"model": {}}, newest)
+    assert "is no checkpoint of a run, it has no cfg: move it away" in run(*SETTINGS).err
 
 
 def test_checkpoints_are_written_whole_and_the_newest_are_kept(run, tmp_path, monkeypatch):

@@ -166,6 +166,8 @@ def test_the_model_of_the_package_knows_its_motions(tmp_path):
     np.testing.assert_allclose(logits, found[0].logits[0], rtol=1e-4, atol=1e-4)
     with pytest.raises(UserError, match="frames must be uint8 RGB"):
         model.predict(clips[0].astype(float))
+    with pytest.raises(UserError, match="a video is a path, or frames as an array .*, found a Tensor"):
+        model.predict(torch.from_numpy(clips[0]))
 
 
 def test_images_of_a_folder_are_in_the_order_of_their_numbers(tmp_path):

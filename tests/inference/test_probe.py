@@ -76,5 +76,7 @@ def test_features_of_another_model_are_not_taken(tmp_path, data_dir):
     (tmp_path / "clip").symlink_to(f"{data_dir}/{other.split()[0]}")  # another video by the same name
     here += [cached_features(path, model, [str(tmp_path / "clip")], is_pooled=True)]
     assert (here[0] == changed).all() and (here[1] != changed).any()
+    with pytest.raises(UserError, match="--decay is nan; allowed: at least 0"):
+        module.probe("emim_tiny_motion", str(data_dir), ["linear"], 0, str(tmp_path), decay=float("nan"))
     with pytest.raises(UserError, match="nothing.mp4"):
         cached_features(path, model, ["nothing.mp4"], is_pooled=True)

@@ -142,6 +142,10 @@ def test_position_tables_in_other_sizes():
     time = torch.arange(4.0).view(1, 1, 4).expand(3, 1, 4)  # (C, class token and frames)
     table = torch.cat([torch.full((3, 1, 1), 9.0), time], dim=2).transpose(0, 1).mT  # (1, 1 + T, C)
     wide, grid = resize_positions(table, torch.zeros(1, 9, 3), (8,))
+    assert resize_positions(torch.zeros(1, 1, 3), torch.zeros(1, 11, 3), (3, 3)) == (
+        None,
+        (),
+    )  # less than its class tokens
     assert grid == (4,) and wide[0, :, 1].tolist() == [9, 0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]
     for grid, found, count in (((4, 2, 2), (8, 2, 2), 32), ((4, 3, 3), (4, 5, 5), 100), ((7, 7), (14, 14), 196)):
         out, guessed = resize_positions(torch.full((count, 5), 2.0), torch.zeros(torch.Size(grid).numel(), 5), grid)
