@@ -159,8 +159,8 @@ declare(
     COMPILE=flag(False, "Compile the model (torch.compile): slow first steps, faster later ones on most GPUs."),
     CHECKPOINT_NUM=numbers(
         [0, 0, 0, 0],
-        "First blocks per stage that recompute activations; compiled: in stages 3 and 4 only. Networks of transformers "
-        "and timm: all of them where a number is not 0.",
+        "First blocks per stage that recompute activations; those with batch norms are then not compiled. Networks of "
+        "transformers and timm: all of them where a number is not 0.",
         length=4,
         low=0,
     ),
@@ -220,7 +220,7 @@ declare(
         "dense",
         "natten",
         "triton",
-        meaning="auto: the fastest that can run | reference: the definition | dense: exact, fast on CPU | natten: "
+        meaning="auto: dense, so far | reference: the definition | dense: exact, fast on CPU | natten: "
         "values attended by NATTEN | triton: CUDA kernels, tested in the interpreter alone so far, not chosen by auto.",
     ),
 )

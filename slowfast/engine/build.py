@@ -145,6 +145,7 @@ def _fits(model: nn.Module, clip_shape: tuple, precision: str, size: int, device
         return False
     finally:
         model.zero_grad(set_to_none=True)
+        model.penalty = 0.0  # with the graph of this pass the model could not be copied
         for buffer, kept in zip(model.buffers(), buffers):
             buffer.copy_(kept)
         torch.cuda.empty_cache()
@@ -262,7 +263,7 @@ def _describe(cfg, model: nn.Module, precision: str, train: DataLoader, val: Dat
         f"data: {train.dataset.num_videos:,} training and {val.dataset.num_videos:,} validation videos, "
         f"{cfg.MODEL.NUM_CLASSES} classes",
         f"batch: {cfg.TRAIN.BATCH_SIZE} videos x {cfg.AUG.NUM_SAMPLE} clips per step, {len(train)} steps per epoch"
-        f"{chance if is_mixed else ''}",
+        f"{chance if is_mixed and cfg.MODEL.NUM_CLASSES > 2 else ''}",
         f"solver: {solver.OPTIMIZING_METHOD}, learning rate {solver.BASE_LR:g}, {solver.MAX_EPOCH} epochs "
         f"({solver.WARMUP_EPOCHS:g} warm-up), weight decay {solver.WEIGHT_DECAY:g}, precision {precision}",
     ):

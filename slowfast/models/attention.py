@@ -176,6 +176,9 @@ def _shared(cfg, stage: int) -> dict:
         raise UserError(f"EMIM.WINDOW for stage {stage} must be odd where EMIM.SAMPLING is sliding; found {window}")
     if emim.BACKEND in ("natten", "triton") and find_spec(emim.BACKEND) is None:
         raise UserError(f"EMIM.BACKEND {emim.BACKEND} needs that package, which is not installed (pip install)")
+    frames = cfg.DATA.NUM_FRAMES // (2 if cfg.UNIFORMER.TEMPORAL_DOWNSAMPLE else 1)
+    if 1 < frames <= emim.TEMPORAL_INTERVAL:  # every frame would look at itself
+        raise UserError(f"EMIM.TEMPORAL_INTERVAL is {emim.TEMPORAL_INTERVAL}; allowed: less than the {frames} frames")
     rules = EmimRules(emim.SAMPLING, emim.TEMPORAL_INTERVAL, emim.LAST_FRAME, emim.PADDING)
     return {"window": window, "zero_init_motion": emim.ZERO_INIT_MOTION, "rules": rules, "backend": emim.BACKEND}
 

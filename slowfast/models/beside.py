@@ -14,19 +14,24 @@ class EmimBeside:
         emim: maps (B, T, H, W, C) to that shape.
         grid: frames, height and width of the tokens of frames, (B T, tokens before the grid + H W, C), such as a class
             token, to which nothing is added; None where tokens are (B, T, H, W, C).
+        num_first: tokens before the grid.
     """
 
-    def __init__(self, emim: EmimAttention, grid: tuple[int, int, int] | None = None) -> None:
-        self.emim, self.grid = emim, grid
+    def __init__(self, emim: EmimAttention, grid: tuple[int, int, int] | None = None, num_first: int = 0) -> None:
+        self.emim, self.grid, self.num_first = emim, grid, num_first
 
     def __call__(self, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         if self.grid is None:
             return output + self.emim(inputs[0])
         frames, height, width = self.grid
-        num_first = inputs[0].shape[1] - height * width
-        tokens = inputs[0][:, num_first:].unflatten(1, (height, width)).unflatten(0, (-1, frames))
+        num_tokens = inputs[0].shape[1] - self.num_first
+        if num_tokens != height * width:
+            raise UserError(
+                f"emim has a grid of {height} x {width} tokens, frames have {num_tokens}; allowed: one size"
+            )
+        tokens = inputs[0][:, self.num_first :].unflatten(1, (height, width)).unflatten(0, (-1, frames))
         added = self.emim(tokens).flatten(0, 1).flatten(1, 2)  # (B T, H W, C)
-        return output + nn.functional.pad(added, (0, 0, num_first, 0))
+        return output + nn.functional.pad(added, (0, 0, self.num_first, 0))
 
 
 class OnGrid:
@@ -51,6 +56,7 @@ def add_emim(
     cfg,
     grid: tuple[int, int, int] | None = None,
     in_place: bool = False,
+    num_first: int = 0,
 ) -> None:
     """Put EMIM beside the attention of one in ``every`` blocks of each stage, from its first on, as ``block.emim``.
 
@@ -60,7 +66,7 @@ def add_emim(
 
     Args:
         stages: blocks with an attention ``attn`` by the stage whose keys of the section EMIM count, 3 or 4.
-        grid: see :class:`EmimBeside`; in place there may be no tokens before it.
+        grid, num_first: see :class:`EmimBeside`; in place there may be no tokens before the grid.
     """
     if every < 1:
         raise UserError(f"MODEL.ARGS: emim_in_place needs emim, one in so many blocks, found {every}")
@@ -82,4 +88,4 @@ def add_emim(
             for x in (emim.qkv.bias, emim.proj.weight, emim.proj.bias):
                 nn.init.zeros_(x)
             block.emim = emim
-            attention.register_forward_hook(EmimBeside(emim, grid))
+            attention.register_forward_hook(EmimBeside(emim, grid, num_first))

@@ -31,6 +31,7 @@ class Timm(Wrapped):
     """
 
     LIBRARY = "timm"
+    num_frames = 0  # of all clips, where frames see each other
     TINY: ClassVar[dict[str, Any]] = {
         "MODEL.MODEL_NAME": "timm/test_resnet",
         "MODEL.ARGS": {"shift": 8, "zero_init_last": False},
@@ -51,7 +52,8 @@ class Timm(Wrapped):
 
         def make(shift: int = 0, emim: int = 0, emim_in_place: bool = False, **others: Any) -> nn.Module:
             model = timm.create_model(name, **others)
-            if emim_in_place and getattr(model, "num_prefix_tokens", 0):
+            num_first = getattr(model, "num_prefix_tokens", 0)
+            if emim_in_place and num_first:
                 rule = "a network without class token (class_token False, global_pool avg)"
                 raise UserError(f"MODEL.ARGS: emim_in_place needs {rule}, for that has no place in the grid")
             if emim or emim_in_place:
@@ -59,17 +61,25 @@ class Timm(Wrapped):
                 blocks = [*getattr(model, "blocks", [model])]
                 # The class token no longer sees what the last block adds to the others.
                 blocks = blocks[:-1] if getattr(model, "global_pool", "") == "token" else blocks
-                add_emim({3: blocks}, emim, cfg, (cfg.DATA.NUM_FRAMES, *grid), emim_in_place)
+                add_emim({3: blocks}, emim, cfg, (cfg.DATA.NUM_FRAMES, *grid), emim_in_place, num_first)
             if shift:
                 _shift_channels(model, cfg.DATA.NUM_FRAMES, shift)
             return model
 
         model = construct(make, cfg, [one for one in spelled if one not in ("device", "dtype")], **sizes)
         facts = model.pretrained_cfg
+        if not isinstance(facts["classifier"], str):
+            raise UserError(f"{cfg.MODEL.MODEL_NAME} has classifiers {', '.join(facts['classifier'])}; allowed: one")
         data = ([*facts["mean"]], [*facts["std"]]), cfg.DATA.NUM_FRAMES, facts["input_size"][-1]
-        return cls(model, facts["classifier"], preferred_data(*data))
+        network = cls(model, facts["classifier"], preferred_data(*data))
+        if any(cfg.MODEL.ARGS.get(name) for name in ("shift", "emim")):
+            network.num_frames = cfg.DATA.NUM_FRAMES
+        return network
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        if clips.shape[2] != (self.num_frames or clips.shape[2]):  # frames of two clips would meet
+            allowed = f"with shift or emim those of DATA.NUM_FRAMES, {self.num_frames}"
+            raise UserError(f"clips have {clips.shape[2]} frames; allowed: {allowed}")
         logits = self.model(clips.transpose(1, 2).flatten(0, 1))  # (B T, K)
         return logits.view(clips.shape[0], clips.shape[2], logits.shape[1]).mean(1)
 
@@ -85,6 +95,8 @@ class Timm(Wrapped):
         return [tuple(self.model.patch_embed.grid_size)] if name == "model.pos_embed" else []
 
     def recompute(self, cfg) -> None:
+        if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.modules()):
+            super().recompute(cfg)  # they would count every batch twice
         try:
             self.model.set_grad_checkpointing(True)
         except AssertionError:  # of the networks of timm that cannot
@@ -121,7 +133,8 @@ def _shift_channels(model: nn.Module, num_frames: int, share: int) -> None:
     for name, block in model.named_modules():
         first = getattr(block, "conv1", None) or getattr(block, "norm1", None)
         if re.search(r"\.\d+$", name) and isinstance(first, nn.Module):
-            axis = 2 if isinstance(first, nn.Conv2d) else -1
+            is_first = isinstance(first, (nn.Conv2d, nn.GroupNorm)) or type(first).__name__.endswith("2d")
+            axis = 2 if is_first else -1  # of the channels
             first.register_forward_pre_hook(ChannelShift(num_frames, share, axis))
             count += 1
     if not count:

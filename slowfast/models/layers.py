@@ -118,8 +118,11 @@ class AttentionBlock(nn.Module):
 def checkpointed(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Run ``block`` and drop its activations; the backward pass computes them again."""
     norms = [module for module in block.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    if not norms:  # torch.compile takes no context function
-        return checkpoint(block, x, use_reentrant=False)
+    return _checkpointed_norms(block, x, norms) if norms else checkpoint(block, x, use_reentrant=False)
+
+
+@torch.compiler.disable  # which takes no context function
+def _checkpointed_norms(block: nn.Module, x: torch.Tensor, norms: list[nn.Module]) -> torch.Tensor:
     return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _frozen_statistics(norms)))
 
 
@@ -128,7 +131,7 @@ def _frozen_statistics(norms: list[nn.Module]) -> Iterator[None]:
     """Keep batch norms from counting the batch a second time in the recomputation."""
     settings = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        norm.momentum, norm.num_batches_tracked = 0.0, norm.num_batches_tracked.clone()
     try:
         yield
     finally:

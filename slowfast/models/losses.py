@@ -44,6 +44,8 @@ def build_loss(cfg, labels: np.ndarray, device: torch.device) -> Callable[[torch
         return loss
     if "weights" not in inspect.signature(loss).parameters:
         raise UserError(f"LOSS.CLASS_WEIGHTS is {weights}, but the loss {name} has no argument 'weights'; allowed: []")
+    if weights == "balanced" and cfg.DATA.TRAIN_SAMPLING == "balanced":
+        raise UserError("LOSS.CLASS_WEIGHTS and DATA.TRAIN_SAMPLING are balanced, each for all; allowed: one of them")
     if weights == "balanced":
         counts = class_counts(labels, num_classes)
         mean_count = counts.sum() / np.count_nonzero(counts)

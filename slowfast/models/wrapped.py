@@ -45,7 +45,7 @@ TRANSFORMERS = {
     "vivit": ("Vivit", "num_frames", "image_size", "pixel_values", HALF, 32, 224),
     "vjepa2": ("VJEPA2", "frames_per_clip", "crop_size", "pixel_values_videos", IMAGENET, 64, 256),
 }
-BLOCK = re.compile(r"(features\.\d+(\.\d+)?|(blocks|layers?)\.\d+|layer\d+\.\d+)\.")
+BLOCK = re.compile(r"(features\.\d+(\.\d+)?|((stages|layers?)\.\d+\.)?(blocks|layers?)\.\d+(\.\d+)?|layer\d+\.\d+)\.")
 
 
 def preferred_data(normalization: tuple[list, list], frames: int, side: int) -> dict[str, Any]:
@@ -113,12 +113,13 @@ class Wrapped(Model):
 
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """Return the stem, the blocks one by one, and all that comes after them, as the last."""
+        found = [(name, parameter, BLOCK.search(name)) for name, parameter in self.model.named_parameters()]
+        last = max((place for place, (*_, match) in enumerate(found) if match), default=0)
         groups: dict[str, list[nn.Parameter]] = {"": []}
-        for name, parameter in self.model.named_parameters():
-            match = BLOCK.search(name)
-            key = name[: match.end()] if match else ("" if len(groups) == 1 else "head")
+        key = ""
+        for place, (name, parameter, match) in enumerate(found):  # between blocks, such as a pooling: with that before
+            key = name[: match.end()] if match else ("head" if last and place > last else key)
             groups.setdefault(key, []).append(parameter)
-        groups["head"] = groups.pop("head", [])
         return [group for group in groups.values() if group] if len(groups) > 2 else []
 
     def stage_of(self, name: str) -> str:

@@ -65,7 +65,7 @@ def test_any_number_of_processes_computes_what_one_computes(config, tmp_path):
     # Mixing pairs the clips of one process, and draws of erasing are its own: they would differ too.
     train = ["--cfg", config, "TRAIN.BATCH_SIZE", 12, "MIXUP.ENABLE", False, "UNIFORMER.DROP_DEPTH_RATE", 0.0]
     train += ["AUG.RE_PROB", 0.0, "MODEL.FREEZE", "[patch_embed1.*]"]
-    train += ["DATA.TRAIN_SAMPLING", "balanced", "LOSS.CLASS_WEIGHTS", "balanced"]
+    train += ["DATA.TRAIN_SAMPLING", "balanced", "LOSS.CLASS_WEIGHTS", [1, 2] * 6]
     train += ["SOLVER.MAX_EPOCH", 2, "TRAIN.EVAL_PERIOD", 2]
     trained = {f"train{processes}": (processes, []) for processes in (1, 2, 3, 4)}
     trained["micro"] = (2, ["TRAIN.MICRO_BATCH_SIZE", 4])  # of 6: passes of 4 and 2

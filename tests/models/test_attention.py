@@ -7,6 +7,7 @@ from helpers_models import awake, tiny_model
 from slowfast.models.attention import ATTENTIONS, JointAttention, JointCostVolumeAttention
 from slowfast.models.layers import AttentionBlock
 from slowfast.ops.emim import EmimRules
+from slowfast.utils.errors import UserError
 
 COST_VOLUME = {f"UNIFORMER__STAGE{stage}_ATTENTION": ["joint_cost_volume", "joint"] for stage in (3, 4)}
 TILED = {"EMIM__SAMPLING": "tiled"}
@@ -19,6 +20,11 @@ VARIANTS = {
     "no bias, no motion": {"EMIM__RELATIVE_BIAS": False, "EMIM__MOTION": False},
     "cost volume": COST_VOLUME,
 }
+
+
+def test_no_frame_is_left_to_look_at_itself_alone():
+    with pytest.raises(UserError, match="EMIM.TEMPORAL_INTERVAL is 4; allowed: less than the 4 frames"):
+        tiny_model(DATA__NUM_FRAMES=4, EMIM__TEMPORAL_INTERVAL=4)
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)

@@ -49,6 +49,7 @@ def test_weights_of_classes_multiply_their_terms():
     for settings, message in (
         ({"LOSS__CLASS_WEIGHTS": [1, 2]}, "LOSS.CLASS_WEIGHTS has 2 numbers; allowed: one per class, 4"),
         ({"LOSS__NAME": "focal"}, "LOSS.NAME is 'focal'; allowed: soft_target_cross_entropy | binary_cross_entropy"),
+        ({"LOSS__CLASS_WEIGHTS": "balanced", "DATA__TRAIN_SAMPLING": "balanced"}, "are balanced, each for all"),
         ({"LOSS__CLASS_WEIGHTS": "balanced", "LOSS__NAME": "own"}, "the loss own has no argument 'weights'"),
     ):
         with pytest.raises(UserError) as error, pytest.MonkeyPatch.context() as patch:

@@ -53,9 +53,9 @@ def test_stochastic_depth_drops_whole_clips_and_keeps_the_mean():
 
 @pytest.mark.parametrize(("name", "frames", "num"), [("Uniformer", 4, [1, 1, 2, 0]), ("Uniformer2d", 1, [1, 1, 3, 2])])
 def test_recomputing_activations_changes_memory_only(name, frames, num):
-    def run(checkpoint_num):
+    def run(checkpoint_num, change=lambda model: model):
         torch.manual_seed(0)
-        model = tiny_model(name, MODEL__CHECKPOINT_NUM=checkpoint_num, UNIFORMER__DROP_DEPTH_RATE=0.4)
+        model = change(tiny_model(name, MODEL__CHECKPOINT_NUM=checkpoint_num, UNIFORMER__DROP_DEPTH_RATE=0.4))
         saved = 0
 
         def count(tensor):
@@ -75,6 +75,17 @@ def test_recomputing_activations_changes_memory_only(name, frames, num):
     # Batch norms have counted the batch once, not once more while recomputing.
     torch.testing.assert_close(recomputed[2], plain[2])
     assert recomputed[3] < 0.9 * plain[3]
+    torch.testing.assert_close(run(num, torch.nn.SyncBatchNorm.convert_sync_batchnorm)[:3], plain[:3])
+
+
+def test_recomputation_and_compilation_go_together():
+    compiled, plain = (tiny_model("Uniformer", MODEL__CHECKPOINT_NUM=[1, 0, 1, 0]) for _ in range(2))
+    compiled.load_state_dict(plain.state_dict())
+    compiled.compile(backend="eager")
+    clips = torch.randn(2, 3, 2, 32, 32)
+    for model in (compiled, plain):
+        model(clips).square().sum().backward()
+    torch.testing.assert_close([p.grad for p in compiled.parameters()], [p.grad for p in plain.parameters()])
 
 
 @pytest.mark.parametrize(

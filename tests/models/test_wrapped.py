@@ -106,7 +106,13 @@ def test_frames_are_averaged(name):
         assert not torch.allclose(shifted(clips), model(clips))
         assert not torch.allclose(shifted(clips), shifted(clips.flip(2)))
         torch.testing.assert_close(model(clips), model(clips.flip(2)))
+    with pytest.raises(UserError, match="clips have 3 frames; allowed: with shift or emim those of DATA.NUM_FRAMES, 4"):
+        shifted(clips[:, :, :3])
     assert is_trained_whole(shifted.train(), clips) and len(shifted.layer_groups()) > 3
+    if any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules()):
+        with pytest.raises(UserError, match="cannot recompute activations"):
+            build(f"timm/{name}", MODEL__ARGS={"shift": 8, **args}, MODEL__CHECKPOINT_NUM=[1, 1, 1, 1])
+        return
     again = build(f"timm/{name}", MODEL__ARGS={"shift": 8, **args}, MODEL__CHECKPOINT_NUM=[1, 1, 1, 1])
     again.load_state_dict(model.state_dict())
     assert is_trained_whole(again, clips)
@@ -123,6 +129,24 @@ def test_an_eighth_of_the_channels_comes_from_either_side(axis):
     expected[:, :-1, :2], expected[:, -1, :2] = x[:, 1:, :2], 0
     expected[:, 1:, 2:4], expected[:, 0, 2:4] = x[:, :-1, 2:4], 0
     assert torch.equal(out, expected)
+
+
+def test_channels_are_shifted_wherever_a_network_has_them():
+    norm = build("timm/poolformerv2_s12", MODEL__ARGS={"shift": 8}).model.stages[0].blocks[0].norm1
+    x = torch.stack([torch.zeros(64, 8, 8), torch.ones(64, 8, 8)] * 2)  # frames 0 and 1, twice, of one clip
+    ((shifted, *_),) = [hook(norm, (x,)) for hook in norm._forward_pre_hooks.values()]
+    assert torch.equal(shifted[0], shifted[0, :, :1, :1].expand_as(shifted[0]))  # alike in all places
+    assert shifted[0, :, 0, 0].tolist() == [1] * 8 + [0] * 56
+
+
+def test_groups_of_layers_are_blocks_and_what_follows_them():
+    convnext = build("timm/convnext_atto", MODEL__ARGS={"depths": [1, 2, 1, 1], "dims": [8, 8, 8, 8]})
+    names = {parameter: name for name, parameter in convnext.model.named_parameters()}
+    groups = [[names[parameter] for parameter in group] for group in convnext.layer_groups()]
+    assert len(groups) == 7 and all(name.startswith("head.") for name in groups[-1])
+    assert "stages.1.downsample.0.weight" in groups[1] and all(
+        name.startswith("stages.1.blocks.0") for name in groups[2]
+    )
 
 
 def test_features_where_the_classifier_sees_their_mean():
@@ -246,6 +270,11 @@ def test_mistakes_are_named():
     pytest.importorskip("transformers")
     for name, settings, message in (
         ("torchvision/r3d", {}, "'torchvision/r3d' is none of torchvision/r3d_18, "),
+        (
+            "timm/levit_128s",
+            {"DATA__TRAIN_CROP_SIZE": 224},
+            "has classifiers head.linear, head_dist.linear; allowed: one",
+        ),
         ("timm/resnet51", {}, r"timm has no network 'resnet51' \(MODEL.MODEL_NAME\); near it: timm/resnet5"),
         ("keras/resnet", {}, "'keras/resnet' is not a registered model; known: SlowFast, Uniformer, .*, timm/NAME, "),
         ("torchvision/s3d", {}, r"s3d cannot take clips of DATA.NUM_FRAMES 4 frames and DATA.TRAIN_CROP_SIZE 64 px \("),
