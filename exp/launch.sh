@@ -22,7 +22,7 @@ if [ -n "${SLURM_STEP_ID:-}" ]; then
         exec "$PY" "$@" # which reads its rank from SLURM's variables
     fi
     NNODES=$SLURM_STEP_NUM_NODES NODE_RANK=$SLURM_NODEID
-    if [ -z "${MASTER_ADDR:-}" ]; then
+    if [ -z "${MASTER_ADDR:-}" ] && [ "$NNODES" -gt 1 ]; then # a container may have no scontrol
         hosts=$(scontrol show hostnames "$SLURM_STEP_NODELIST") # all: head would end scontrol, and pipefail this script
         MASTER_ADDR=${hosts%%$'\n'*}
     fi

@@ -2,6 +2,7 @@
 # What run.sh and test.sh of every experiment call: bash exp/start.sh TOOL FOLDER [--dry-run] [KEY VALUE ...]
 # starts tools/TOOL.py with FOLDER/config.yaml on all processes of this node (see exp/launch.sh).
 set -euo pipefail
+unset CDPATH
 tool="$1" folder=$(cd "$2" && pwd)
 shift 2
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

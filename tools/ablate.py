@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from slowfast.utils.errors import run_tool
+from slowfast.utils.errors import UserError, run_tool
 
 
 def main() -> int:
@@ -28,11 +28,14 @@ def main() -> int:
     parser.add_argument("--report-only", action="store_true", help="report what is finished, run nothing")
     parser.add_argument("--out", metavar="DIR", help="folder of the study")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="settings over all files, after --out")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     from slowfast.analysis import study
 
+    if args.study and args.baseline:
+        raise UserError(f"--baseline is {args.baseline!r}, which --study says table by table; allowed: with --cfgs")
+
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # lets the runs save first, as Ctrl-C does
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # lets the runs save first, as Ctrl-C does
     table = {"cfgs": args.cfgs, "baseline": args.baseline}
     asked = {"tables": {"table": table}, "seeds": [], "out": "", "overrides": []}
     asked |= study.read_study(args.study) if args.study else {}

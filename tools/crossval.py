@@ -36,7 +36,7 @@ def main() -> int:
     from slowfast.analysis import crossval, study
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # lets the runs save first, as Ctrl-C does
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # lets the runs save first, as Ctrl-C does
     arms = crossval.build_arms(crossval.find_folds(args.data, args.shots), args.cfgs, args.seeds, args.out, args.opts)
     baseline = args.baseline or arms[0].name
     if baseline not in {arm.name for arm in arms}:
@@ -46,10 +46,11 @@ def main() -> int:
         from slowfast.datasets.manifest import read_class_names
 
         opposites(args.order_test, read_class_names(str(Path(args.data, "classes.txt")), 0))
+    crossval.check_lists(arms)
     failed = [] if args.report_only else study.run_missing(crossval.as_study(arms, args.out), args.jobs)
     crossval.report(arms, baseline, args.out, sys.argv)
     if args.order_test:
-        order_test(arms, args.order_test, args.out)
+        order_test(arms, args.order_test, args.out, args.report_only)
     print(Path(args.out, "crossval.md").read_text(encoding="utf-8"))
     if failed:
         print(f"{len(failed)} runs failed: {', '.join(map(str, failed))}")

@@ -34,7 +34,7 @@ def main() -> int:
     from slowfast.inference.exam import take  # torch takes seconds
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # lets the runs save first, as Ctrl-C does
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # lets the runs save first, as Ctrl-C does
     return take(**vars(args))
 
 

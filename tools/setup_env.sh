@@ -45,7 +45,7 @@ setup_env_install() {
 
 # Prints the path of the interpreter.
 setup_env() (
-    cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
+    cd "$(dirname "${BASH_SOURCE[0]}")/.." >/dev/null || exit
     candidates=(python3 python python3.13 python3.12 python3.11 python3.10 .venv/bin/python)
     if [ -n "${PYTHON:-}" ]; then candidates=("$PYTHON"); fi
     for candidate in "${candidates[@]}"; do
@@ -73,6 +73,6 @@ setup_env() (
 PY=$(setup_env) || return 1
 export PY
 export PATH="$(dirname "$PY"):$PATH"
-export PYTHONPATH="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." >/dev/null && pwd)${PYTHONPATH:+:$PYTHONPATH}"
 unset -f setup_env setup_env_check setup_env_install
 echo "setup: using $PY" >&2

@@ -5,6 +5,7 @@
 # The last one trains on rendered gestures, and then on 0, 1, 2, 5 and 10 filmed ones a class.
 # ARMS="emim joint" chooses files of configs/filmed. Runs again where it was interrupted.
 set -euo pipefail
+unset CDPATH
 set_name=${1:-}
 if [ "$set_name" = synthetic_to_filmed ]; then
     out=exp/filmed/output_synthetic_to_filmed
@@ -12,15 +13,22 @@ if [ "$set_name" = synthetic_to_filmed ]; then
     for arm in $ARMS; do # no shot: what the rendered gestures have trained, as it is
         [[ "$arm" == *_gestures ]] || continue
         test=(TRAIN.ENABLE False TEST.CHECKPOINT_FILE_PATH "output/filmed/pretraining_$arm/checkpoints/best.pyth")
-        ARMS=$arm bash "$0" egogestar --out "$out/0shots_$arm" "${@:2}" "${test[@]}"
+        ARMS=$arm bash "$0" egogestar --out "$out/0shots_$arm" "${test[@]}" "${@:2}"
     done
     for shots in 1 2 5 10; do
         bash "$0" egogestar --shots "$shots" --out "$out/${shots}shots" "${@:2}"
     done
     cd "$(dirname "${BASH_SOURCE[0]}")/../../$out"
-    for shots in 0 1 2 5 10; do
-        tail -qn +2 "${shots}shots"*/crossval.csv | cut -d, -f1-7 | sed "s/^/$shots,/"
-    done | sed "1i shots,config,seed,right,videos,top1,low,high" | tee shots.csv
+    {
+        echo "shots,config,seed,right,videos,top1,low,high"
+        for shots in 0 1 2 5 10; do
+            for table in "${shots}shots"*/crossval.csv; do
+                if [ -f "$table" ]; then tail -n +2 "$table" | cut -d, -f1-7 | sed "s/^/$shots,/"; fi
+            done
+        done
+    } >.shots.csv.tmp
+    mv .shots.csv.tmp shots.csv
+    cat shots.csv
     exit
 fi
 case "$set_name" in
@@ -51,7 +59,8 @@ videos=$(cd "$FILMED_DIR" && pwd)/$set_name
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source tools/setup_env.sh || exit 1
 if [ ! -f "data/$set_name/classes.txt" ]; then
-    "$PY" tools/prepare_data.py folder --videos "$videos" --out "data/$set_name" "${lists[@]}"
+    # Status 1: some clips cannot be used, as it says.
+    "$PY" tools/prepare_data.py folder --videos "$videos" --out "data/$set_name" "${lists[@]}" || [ $? = 1 ]
 fi
 read -ra arms <<<"${ARMS:-emim joint r2plus1d frames emim_pretrained joint_pretrained r2plus1d_pretrained emim_prompts}"
 for arm in "${arms[@]}"; do
@@ -64,5 +73,5 @@ for arm in "${arms[@]}"; do
     done
 done
 arms=("${arms[@]/#/configs/filmed/}")
-exec "$PY" tools/crossval.py --data "data/$set_name" --cfgs "${arms[@]/%/.yaml}" "${options[@]}" \
+exec "$PY" tools/crossval.py --data "data/$set_name" --cfgs "${arms[@]/%/.yaml}" ${options[@]+"${options[@]}"} \
     --out "exp/filmed/output_$set_name" "${settings[@]}" "$@"

@@ -20,7 +20,7 @@ from scipy import stats
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from slowfast.utils.errors import run_tool
+from slowfast.utils.errors import UserError, run_tool
 from slowfast.utils.files import replacing
 from slowfast.utils.metrics import ensemble, topk_correct
 from slowfast.utils.results import SCORES, load_scores, read_epochs, read_results
@@ -52,6 +52,8 @@ def read_run(folder: Path) -> dict | None:
     clips = stimuli.get("num_train", 400)
     scores = load_scores(str(folder / SCORES))
     right = topk_correct(ensemble(scores.logits, results["ensemble_method"]), scores.labels, 1)
+    if len(right) % 8:
+        raise UserError(f"{folder} was tested on {len(right)} clips; allowed (DATA.ARGS.num_val): a multiple of 8")
     return {
         "start": "stills" if settings["MODEL"]["PRETRAINED"] else "scratch",
         "stimulus": stimuli["stimulus"],

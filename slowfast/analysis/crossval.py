@@ -3,6 +3,7 @@
 ``M`` videos, ``V`` views, ``K`` classes.
 """
 
+import logging
 import os
 import re
 import shlex
@@ -22,6 +23,8 @@ from slowfast.utils.errors import UserError
 from slowfast.utils.files import make_folder, replacing
 from slowfast.utils.metrics import METHOD, confusion_matrix
 from slowfast.utils.results import SCORES, Scores, load_scores, read_epochs, save_scores, write_json
+
+logger = logging.getLogger(__name__)
 
 HOW_TO_READ = (
     "Answers of the tests of all folds as those of one, every video once. Accuracies in percent with 95 % intervals "
@@ -46,7 +49,8 @@ def find_folds(data: str, shots: int = 0) -> dict[str, list[str]]:
         UserError: there are none, or a video is in two validation lists, or both trained and validated.
     """
     name = f"shots{shots}_fold" if shots else "fold"
-    found = [path for path in Path(data).glob(f"{name}*/val.*") if re.fullmatch(rf"{name}[0-9]+", path.parent.name)]
+    found = [path for ending in ("csv", "txt") for path in Path(data).glob(f"{name}*/val.{ending}")
+             if re.fullmatch(rf"{name}[0-9]+", path.parent.name)]  # fmt: skip
     found.sort(key=lambda path: int(path.parent.name.removeprefix(name)))
     if not found:
         made = "; made by tools/prepare_data.py folder --folds" + (f" ... --shots {shots}" if shots else "")
@@ -54,6 +58,7 @@ def find_folds(data: str, shots: int = 0) -> dict[str, list[str]]:
     if twice := [path for path in found if path.with_suffix(".csv") in found and path.suffix == ".txt"]:
         raise UserError(f"{twice[0]} is beside a list of videos, val.csv: remove the lists of an earlier call")
     validated: set[str] = set()
+    trained: set[str] = set()
     for path in found:
         kind = ("frames" if path.suffix == ".txt" else "video", 0)
         lists = (read_manifest(str(path.with_stem(split)), data, *kind) for split in ("train", "val"))
@@ -61,7 +66,10 @@ def find_folds(data: str, shots: int = 0) -> dict[str, list[str]]:
         if shared := val & (validated | train):
             problem = f"{len(shared)} of its videos are in another fold or trained on, such as {min(shared)}"
             raise UserError(f"{path}: {problem}; remove the lists of an earlier call")
-        validated |= val
+        validated, trained = validated | val, trained | train
+    if lost := trained - validated:
+        problem = "%s: %d videos are trained on and never validated, such as %s: is a fold missing?"
+        logger.warning(problem, data, len(lost), min(lost))
     return {
         path.parent.name: [
             *("DATA.PATH_TO_DATA_DIR", os.path.abspath(data)),
@@ -84,6 +92,18 @@ def build_arms(
             for seed in seeds:
                 arms.setdefault((name, seed), Arm(name, seed, {})).runs[fold] = runs[shared, seed]
     return list(arms.values())
+
+
+def check_lists(arms: Sequence[Arm]) -> None:
+    """Refuse tests of other videos or labels than the lists of the folds have now."""
+    for run in (run for arm in arms for run in arm.runs.values()):
+        path, data = os.path.join(run.folder, SCORES), run.cfg.DATA
+        if os.path.isfile(path) and not data.EXCLUDE_FILE:
+            listed = os.path.join(data.PATH_TO_DATA_DIR, data.LABEL_PATH_TEMPLATE.format("val"))
+            records, tested = read_manifest(listed, data.PATH_TO_DATA_DIR, data.SOURCE, 0), load_scores(path)
+            if {r.name: r.label for r in records} != dict(zip(tested.videos.tolist(), tested.labels.tolist())):
+                problem = f"was trained and tested on other videos or labels than those of {listed}"
+                raise UserError(f"{run.folder} {problem}: choose another --out, or remove that folder")
 
 
 def as_study(arms: Sequence[Arm], out: str) -> Study:
@@ -116,7 +136,8 @@ def write_pooled(folder: str, pooled: Scores) -> dict:
     results = rescore([path], output_dir=folder)
     names = pooled.class_names or [str(label) for label in range(pooled.logits.shape[2])]
     matrix = confusion_matrix(combine([pooled], pooled.facts["ensemble_method"]), pooled.labels, len(names))
-    pd.DataFrame(matrix, names, names).to_csv(os.path.join(folder, "confusion_matrix.csv"), index_label="true class")
+    with replacing(os.path.join(folder, "confusion_matrix.csv")) as file:
+        pd.DataFrame(matrix, names, names).to_csv(file, index_label="true class")
     return results | {"scores": path, "class_names": names, "confusion_matrix": matrix.tolist()}
 
 
@@ -156,7 +177,8 @@ def write_table(results: Mapping[tuple[str, int], dict], baseline: str, out: str
         line["selected_on_test"] = "yes" if own["selected_on_test"] else "no"
         lines.append(line | {"minutes": own.get("minutes")})
     table = pd.DataFrame(lines)
-    table.to_csv(os.path.join(out, "crossval.csv"), index=False, float_format="%.2f")
+    with replacing(os.path.join(out, "crossval.csv")) as file:
+        table.to_csv(file, index=False, float_format="%.2f")
     shown = table.drop(columns=["low", "high", "difference_low", "difference_high"], errors="ignore").astype(object)
     shown["top1"] = [f"{line['top1']:.1f} [{line['low']:.1f}, {line['high']:.1f}]" for line in lines]
     shown["difference"] = [

@@ -12,10 +12,11 @@ from slowfast.analysis.scores import combine
 from slowfast.analysis.study import is_finished
 from slowfast.engine.run import main as run
 from slowfast.utils.errors import UserError
+from slowfast.utils.files import replacing
 from slowfast.utils.results import SCORES, Scores, load_scores
 
 
-def order_test(arms: Sequence[Arm], pairs: Sequence[str], out: str) -> pd.DataFrame:
+def order_test(arms: Sequence[Arm], pairs: Sequence[str], out: str, report_only: bool = False) -> pd.DataFrame:
     """Test the finished arms backwards and write ``order.csv`` to ``out``: of the clips of some classes, shares.
 
     A network that sees order answers a reversed clip of ``left`` with ``right``; one without it answers as before.
@@ -24,30 +25,36 @@ def order_test(arms: Sequence[Arm], pairs: Sequence[str], out: str) -> pd.DataFr
         arms: of a cross-validation.
         pairs: classes that are reversals of each other, ``left=right``.
         out: folder of the table.
+        report_only: of the tests that are there, without others.
     """
     lines = []
     for arm in arms:
-        if all(map(is_finished, arm.runs.values())):
-            folders = [one.folder for one in arm.runs.values()]
+        folders = [one.folder for one in arm.runs.values()]
+        if all(map(is_finished, arm.runs.values())) and (not report_only or all(map(_has_backwards, folders))):
             plain = pool([load_scores(os.path.join(folder, SCORES)) for folder in folders])
             back = pool([_backwards(folder, arm.seed) for folder in folders])
             lines.append({"config": arm.name, "seed": arm.seed, **count(plain, back, pairs)})
     table = pd.DataFrame(lines)
-    table.to_csv(os.path.join(out, "order.csv"), index=False, float_format="%.2f")
+    with replacing(os.path.join(out, "order.csv")) as file:
+        table.to_csv(file, index=False, float_format="%.2f")
     return table
+
+
+def _has_backwards(folder: str) -> bool:
+    """Return whether a run has a test with reversed clips of the checkpoint of its plain test."""
+    path, plain = os.path.join(folder, "perturb_reverse", SCORES), load_scores(os.path.join(folder, SCORES))
+    keys = ("checkpoint", "checkpoint_time")
+    return os.path.isfile(path) and all(load_scores(path).facts[key] == plain.facts[key] for key in keys)
 
 
 def _backwards(folder: str, seed: int) -> Scores:
     """Return the scores of the test of a run with reversed clips, which is made where it is not there yet."""
-    path = os.path.join(folder, "perturb_reverse", SCORES)
-    plain = load_scores(os.path.join(folder, SCORES))
-    keys = ("checkpoint", "checkpoint_time")
-    if not os.path.isfile(path) or any(load_scores(path).facts[key] != plain.facts[key] for key in keys):
+    if not _has_backwards(folder):
         settings = os.path.join(os.path.dirname(folder), "settings.yaml")
         overrides = ["RNG_SEED", str(seed), "OUTPUT_DIR", os.path.abspath(folder)]
         if run(("test",), "", ["--cfg", settings, *overrides], "reverse"):
             raise UserError(f"{folder} cannot be tested backwards, see above")
-    return load_scores(path)
+    return load_scores(os.path.join(folder, "perturb_reverse", SCORES))
 
 
 def opposites(pairs: Sequence[str], names: Sequence[str]) -> dict[int, int]:
@@ -58,6 +65,8 @@ def opposites(pairs: Sequence[str], names: Sequence[str]) -> dict[int, int]:
         if len(ends) != 2 or not {*ends} <= {*names}:
             raise UserError(f"--order-test {pair!r} is not A=B of two classes; known: {', '.join(names)}")
         one, other = map(names.index, ends)
+        if one == other or {one, other} & opposite.keys():
+            raise UserError(f"--order-test {pair!r}: a class is the reversal of one other class")
         opposite |= {one: other, other: one}
     return opposite
 
@@ -71,7 +80,8 @@ def count(plain: Scores, back: Scores, pairs: Sequence[str]) -> dict[str, float]
     opposite = opposites(pairs, plain.class_names or [])
     chosen = np.isin(plain.labels, [*opposite])
     labels = plain.labels[chosen]
-    answers = [combine([one], one.facts["ensemble_method"])[chosen].argmax(axis=1) for one in (plain, back)]
+    scores = [combine([one], one.facts["ensemble_method"])[chosen] for one in (plain, back)]
+    answers = [np.where(np.isnan(one).any(axis=1), -1, one.argmax(axis=1)) for one in scores]
     turned = np.array([opposite[label] for label in labels])
     found = {"clips": len(labels)}
     for key, hits in (

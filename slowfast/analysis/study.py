@@ -126,7 +126,7 @@ def build_study(tables: Mapping[str, dict], seeds: Sequence[int], out: str, over
 
 
 def _files(patterns: Iterable[str]) -> list[str]:
-    found = {pattern: sorted(glob.glob(pattern)) for pattern in patterns}
+    found = {one: [one] if os.path.isfile(one) else sorted(glob.glob(one)) for one in patterns}
     for pattern in (pattern for pattern, files in found.items() if not files):
         raise UserError(f"no configuration file fits {pattern} (looked in {os.getcwd()})")
     return list(dict.fromkeys(file for files in found.values() for file in files))

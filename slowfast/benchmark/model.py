@@ -66,6 +66,9 @@ def time_models(
         ``forward_ms`` and ``step_ms``, and ``forward_bytes`` and ``step_bytes``, see ``peak_bytes``.
     """
     # Values play no part in times nor a few classes in memory, and weights to start from or data may not be there.
+    names = [configuration_name(path) for path in (cfg, *against)]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"several configurations are called {twice[0]}, and lines by their names; allowed: other files")
     cfgs = {configuration_name(path): load_cfg(path, [*opts, "MODEL.PRETRAINED", ""]) for path in (cfg, *against)}
     classes = {name: settings.MODEL.NUM_CLASSES or 2 for name, settings in cfgs.items()}
     cfgs = {name: settings.with_settings("MODEL.NUM_CLASSES", classes[name]) for name, settings in cfgs.items()}

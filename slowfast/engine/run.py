@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
+from pathlib import Path
 
 from slowfast.config import load_cfg, training_command
 from slowfast.utils.errors import UserError, is_environment, print_error
@@ -195,8 +196,10 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    folder = os.path.dirname(os.path.abspath(__file__))
-    command = ["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=40"]
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():  # a package that is installed in a project of the user's
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

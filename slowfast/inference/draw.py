@@ -6,7 +6,6 @@ token grid.
 
 import base64
 import io
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from slowfast.utils.errors import UserError
 from slowfast.utils.files import make_folder, replacing
 from slowfast.utils.logging import setup_logging
 from slowfast.utils.pictures import text_line, write_png
+from slowfast.utils.results import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +79,7 @@ def visualize(
     if num_clips is not None:
         report, lines = evaluate(loaded, num_clips, videos)
         make_folder(folder)
-        with replacing(folder / "evaluation.json") as file:
-            file.write(json.dumps({"model": model, **report}, indent=1) + "\n")
+        write_json(str(folder / "evaluation.json"), {"model": model, **report})
         logger.info("%s\n%s has evaluation.json", "\n".join(lines), folder)
     return 0
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from torch import nn
 
 from slowfast.inference.explain import MAPS, Affinities, class_maps, displacements, enlarge, read_affinities
@@ -122,7 +123,9 @@ def measure_maps(
         ])  # fmt: skip
     table = np.array(areas)  # (B, 4, 2)
     gains = table - table[:, 2:3]
-    intervals = 1.96 * gains.std(0) / math.sqrt(len(table))
+    intervals = np.full(gains.shape[1:], np.nan)
+    if len(table) > 1:
+        intervals = stats.t.ppf(0.975, len(table) - 1) * stats.sem(gains)
     figures = np.stack([table.mean(0), gains.mean(0), intervals], axis=-1)  # (4, 2, 3)
     keys = [curve + ending for curve in CURVES for ending in ENDINGS]
     return {name: dict(zip(keys, x.ravel().tolist())) for name, x in zip((*MAPS, "shuffled", "noise"), figures)}

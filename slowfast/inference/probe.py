@@ -37,7 +37,8 @@ class Linear(nn.Module):
     def __init__(self, dim: int, num_classes: int) -> None:
         super().__init__()
         self.head = nn.Linear(dim, num_classes)
-        nn.init.zeros_(self.head.weight)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.head(tokens.mean(1))
@@ -53,7 +54,8 @@ class Attentive(nn.Module):
         self.head = nn.Linear(num_heads * dim, num_classes)
         # Equal heads would stay equal.
         nn.init.normal_(self.query.weight, std=0.02, generator=torch.Generator().manual_seed(0))
-        nn.init.zeros_(self.head.weight)
+        for parameter in (self.query.bias, *self.head.parameters()):
+            nn.init.zeros_(parameter)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         weights = self.query(tokens).softmax(1)  # (M, N, heads)

@@ -132,11 +132,11 @@ def write_lists(
     """Write the lists, rows (path, frames, label) by name without ending, class names and the report on clips."""
     with replacing(root / "prepare_report.csv") as file:
         csv.writer(file, lineterminator="\n").writerows([("split", "id", "reason"), *report])
-    with replacing(root / "classes.txt") as file:
-        file.writelines(f"{name}\n" for name in class_names)
     for name, rows in lists.items():
         make_folder((root / name).parent)
         _write_list(root / name, rows, of_frames)
+    with replacing(root / "classes.txt") as file:  # last, as a sign that all is there
+        file.writelines(f"{name}\n" for name in class_names)
     if report:
         logger.info("%s/prepare_report.csv names %d clips that are left out or look unusual", root, len(report))
 

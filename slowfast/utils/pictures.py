@@ -104,7 +104,8 @@ def plot_learning_curves(train: Sequence[dict], val: Sequence[dict], path: str) 
     for axis in (loss_axis, accuracy_axis):
         axis.grid(alpha=0.3)
         axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    figure.savefig(path, dpi=120)
+    with replacing(path, "wb") as file:
+        figure.savefig(file, dpi=120)
 
 
 def plot_confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str) -> None:
@@ -129,4 +130,5 @@ def plot_confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: 
             axis.text(column, row, f"{matrix[row, column]:g}", ha="center", va="center", color=color, fontsize=8)
     numbers = "; numbers: videos" if num_classes <= 20 else ""
     figure.colorbar(image, ax=axis, shrink=0.8, label=f"share of the true class{numbers}")
-    figure.savefig(path, dpi=120)
+    with replacing(path, "wb") as file:
+        figure.savefig(file, dpi=120)

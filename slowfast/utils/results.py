@@ -9,6 +9,7 @@ import logging
 import os
 import zipfile
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import simplejson
@@ -110,6 +111,7 @@ def write_difference(folder: str, plain_path: str, run: "Scores") -> None:
     facts = run.facts | {"view_protocol": run.facts["view_protocol"].partition(", frames: ")[0]}
     if plain is None or any(plain.facts.get(key) != facts[key] for key in keys) or [*plain.videos] != [*run.videos]:
         logger.info("without a plain test of the same checkpoint, videos and views there is no difference to it")
+        Path(folder, "difference.csv").unlink(missing_ok=True)
         return
     method, num_classes = run.facts["ensemble_method"], run.logits.shape[2]
     tests = [ensemble(scores.logits, method) for scores in (plain, run)]

@@ -41,11 +41,14 @@ def lists(tmp_path):
     return write
 
 
-def test_folds_are_found_in_the_order_of_their_numbers(lists):
+def test_folds_are_found_in_the_order_of_their_numbers(lists, caplog):
     data = lists(**{f"fold{i}__{s}": v for i in (10, 2, 1) for s, v in (("train", ["a", "b"]), ("val", [f"c{i}"]))})
     lists(shots2_fold1__train=["a"], shots2_fold1__val=["c"])
     assert [*find_folds(data)] == ["fold1", "fold2", "fold10"] and [*find_folds(data, 2)] == ["shots2_fold1"]
     assert "DATA.SOURCE video" in " ".join(find_folds(data)["fold2"])
+    assert "2 videos are trained on and never validated" in caplog.text  # here a and b
+    Path(data, "fold1/val.csv~").touch()  # of an editor
+    assert len(find_folds(data)) == 3
 
 
 def test_lists_of_frames_beside_those_of_videos_are_refused(lists):
@@ -92,6 +95,11 @@ def test_order_is_seen_by_networks_that_have_it_alone():
     assert blind["turned_low"] == 0 < blind["turned_high"] < 60
     with pytest.raises(UserError, match="--order-test 'up=over' is not A=B of two classes; known: left, right"):
         count(plain, turned, ["up=over"])
+    with pytest.raises(UserError, match="'left=up': a class is the reversal of one other class"):
+        count(plain, turned, ["left=right", "left=up"])
+    plain.logits[:2], turned.logits[:2] = np.nan, np.nan  # without a score no answer is right
+    half = count(plain, turned, pairs)
+    assert (half["right"], half["turned"], half["kept"]) == (50, 50, 0)
 
 
 def test_the_table_has_pooled_accuracies_and_paired_differences(tmp_path):
@@ -162,3 +170,12 @@ def test_every_fold_is_trained_once_and_tested_both_ways(tmp_path, settings, dat
     (line,) = pd.read_csv(tmp_path / "out/crossval.csv").to_dict("records")
     assert line["right"] == (own.logits[:, 0].argmax(1) == own.labels).sum()
     assert pd.read_csv(tmp_path / "out/order.csv").config.tolist() == ["one"]
+    scores_of_fold = tmp_path / "out/fold2/one/seed0/perturb_reverse/test_scores.npz"
+    scores_of_fold.unlink()
+    monkeypatch.setattr("sys.argv", ["crossval.py", *map(str, arguments), "--report-only"])
+    assert tool.main() == 0 and not scores_of_fold.exists()
+    # The lists are made anew, with another label: what was trained is of the old ones.
+    path = tmp_path / "data/fold1/val.txt"
+    path.write_text(path.read_text()[:-2] + ("0\n" if path.read_text()[-2] != "0" else "1\n"))
+    with pytest.raises(UserError, match="fold1/one/seed0 was trained and tested on other videos or labels"):
+        tool.main()

@@ -57,8 +57,10 @@ def test_results_stand_beside_those_of_the_plain_test(config, tmp_path, monkeypa
 
     capsys.readouterr()
     command = ["--cfg", str(config), "SOLVER.MAX_EPOCH", "1", "TEST.NUM_SPATIAL_CROPS", "1"]
+    assert (folder / "perturb_single_frame/difference.csv").exists()
     assert main(("test",), "", command, "single_frame") == 0
     assert "there is no difference to it" in capsys.readouterr().out  # of other views
+    assert not (folder / "perturb_single_frame/difference.csv").exists()  # nor that of before
     (folder / "test_scores.npz").unlink()
     assert main(("test",), "", command, "single_frame") == 0
     assert "there is no difference to it" in capsys.readouterr().out
