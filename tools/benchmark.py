@@ -65,7 +65,6 @@ def parse() -> argparse.Namespace:
     add_sizes(command, clips=1, frames=16, size=14, heads=5, channels=64, window=7, rounds=5)
     command = add("loader", "loader.report_loading", "times of the stages of loading, and clips per second")
     command.add_argument("--synthetic", metavar="WIDTHxHEIGHT", help="make JPEG frames of this size, read no data")
-    command.add_argument("--compare-plain", action="store_true", help="time the recipe frame by frame with Pillow too")
     command.add_argument("--step-ms", type=positive(float), metavar="MS", help="a training step, to name its workers")
     command.add_argument("--stages-only", action="store_true", help="leave out the loader with all its workers")
     command.add_argument("--rounds", type=positive(int), default=5, help="measurements of the stages, default 5")

@@ -1,8 +1,7 @@
-"""Time of loading: stages of a training clip against the plain pipeline, the recipe word for word in Pillow."""
+"""Time of loading: the stages of a training clip, and the whole loader."""
 
 import itertools
 import math
-import os
 import statistics
 import tempfile
 import time
@@ -15,18 +14,13 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image, ImageEnhance, ImageOps
 
 from slowfast.benchmark.op import machine_line
 from slowfast.config import load_cfg
 from slowfast.datasets.augment.on_device import build_train_batch_transform
-from slowfast.datasets.augment.rand_augment import GEOMETRIC, Operation
-from slowfast.datasets.augment.transform import draw_crop_box
-from slowfast.datasets.augment.warp import VALUE_TABLES
 from slowfast.datasets.build import build_dataset, with_num_classes
 from slowfast.datasets.loader import collate, construct_loader
-from slowfast.datasets.video_dataset import BadVideo, Sample, TrainVideos
+from slowfast.datasets.video_dataset import BadVideo, Sample
 from slowfast.utils.distributed import choose_device
 from slowfast.utils.errors import UserError
 
@@ -36,7 +30,7 @@ VIDEOS_PER_ROUND = 8
 
 
 def report_loading(
-    cfg, opts, synthetic: str | None, compare_plain: bool, step_ms: float | None, stages_only: bool, rounds: int
+    cfg, opts, synthetic: str | None, step_ms: float | None, stages_only: bool, rounds: int
 ) -> tuple[str, dict]:
     """Time the stages of loading and the whole loader; return the table as text, and the figures."""
     settings = load_cfg(cfg, opts).clone()
@@ -46,7 +40,7 @@ def report_loading(
         if synthetic:
             _use_synthetic_frames(settings, Path(folder), synthetic)
         settings = with_num_classes(settings)
-        ms, num_clips = time_stages(settings, device, rounds, compare_plain), settings.AUG.NUM_SAMPLE
+        ms, num_clips = time_stages(settings, device, rounds), settings.AUG.NUM_SAMPLE
         worker_ms = sum(ms[stage] for stage in STAGES[:-1])
         lines = [
             machine_line(device),
@@ -55,21 +49,20 @@ def report_loading(
             f"worker {worker_ms:.2f} for {num_clips} clips: {1000 * num_clips / worker_ms:.1f} clips/s per core, "
             f"decoding {100 * ms['decode'] / worker_ms:.0f} % of the time",
         ]
-        if compare_plain:
-            ratio = ms["plain"] / (worker_ms + ms["finish"])
-            lines += [f"plain pipeline {ms['plain']:.1f}: {ratio:.2f}x the time of all stages"]
         if step_ms:
             needed = math.ceil(settings.TRAIN.BATCH_SIZE * worker_ms / step_ms)
             lines += [f"a step of {step_ms:g} ms on {settings.TRAIN.BATCH_SIZE} videos needs {needed} workers"]
         found = {"machine": lines[0], "ms_per_video": ms}
         if not stages_only:
-            found |= {"workers": settings.DATA_LOADER.NUM_WORKERS, "clips_per_sec": time_loader(settings)}
+            rate, is_known = time_loader(settings)
+            found |= {"workers": settings.DATA_LOADER.NUM_WORKERS, "clips_per_sec": rate}
             lines += ["in total {clips_per_sec:.1f} clips/s with {workers} workers".format(**found)]
+            lines += [] if is_known else ["which the list has too few batches for: the rate of a longer one is higher"]
     return "\n".join(lines), found
 
 
-def time_stages(cfg, device: torch.device, rounds: int, compare_plain: bool) -> dict[str, float]:
-    """Return milliseconds per video of ``STAGES`` and ``plain``, medians; this process stays with one thread."""
+def time_stages(cfg, device: torch.device, rounds: int) -> dict[str, float]:
+    """Return milliseconds per video of ``STAGES``, medians; this process stays with one thread."""
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     dataset, batch_transform = build_dataset(cfg, "train"), build_train_batch_transform(cfg)
@@ -86,14 +79,12 @@ def time_stages(cfg, device: torch.device, rounds: int, compare_plain: bool) -> 
     for number in range(rounds + 1):  # the first is not counted
         ms, samples = Counter(), []
         for video in np.take(order, range(number * VIDEOS_PER_ROUND, (number + 1) * VIDEOS_PER_ROUND), mode="wrap"):
-            rng, plain_rng = (dataset.generator(number, int(video)) for _ in range(2))
+            rng = dataset.generator(number, int(video))
             frames = _timed(ms, "decode", dataset.decode, int(video), partial(dataset.sampler.train, rng=rng))
             if isinstance(frames, BadVideo):
                 continue
             clips = _timed(ms, "augment", dataset.transform, frames, rng, dataset.num_copies)
             samples.append(Sample(clips, dataset.labels[video], int(video), tuple(range(len(clips)))))
-            if compare_plain:
-                _timed(ms, "plain", plain_clips, cfg, dataset, int(video), frames, plain_rng, batch_transform.erasing)
         if not samples:
             raise UserError("none of the videos of a round can be decoded; `tools/prepare_data.py check` names them")
         batch = _timed(ms, "collate", collate, samples, clips.shape[1:])
@@ -109,8 +100,8 @@ def _timed(ms: Counter, stage: str, function: Callable, *args: Any) -> Any:
     return result
 
 
-def time_loader(cfg) -> float:
-    """Return the clips per second of the training loader as configured, over two batches of each worker."""
+def time_loader(cfg) -> tuple[float, bool]:
+    """Return the clips per second of the training loader as configured, and whether it has enough batches to tell."""
     loader = construct_loader(cfg, "train")
     batches = iter(loader)
     # Workers deliver their first batches all at once: the clock starts when each has had its turn.
@@ -118,47 +109,7 @@ def time_loader(cfg) -> float:
         next(batches)
     started = time.perf_counter()
     num_clips = sum(len(batch.clips) for batch in itertools.islice(batches, 2 * max(2, loader.num_workers)))
-    return num_clips / (time.perf_counter() - started)
-
-
-def apply_with_pillow(image: Image.Image, operation: Operation) -> Image.Image:
-    """Apply one operation of RandAugment to a frame, by its definition."""
-    name, arguments = operation
-    if name in GEOMETRIC:
-        affine, bicubic = Image.Transform.AFFINE, Image.Resampling.BICUBIC
-        return image.transform(image.size, affine, arguments, bicubic, fillcolor=(128, 128, 128))
-    if name in ("Color", "Contrast", "Brightness", "Sharpness"):
-        return getattr(ImageEnhance, name)(image).enhance(*arguments)
-    if name in ("AutoContrast", "Equalize", "Invert"):
-        return getattr(ImageOps, name.lower())(image)
-    return image.point(VALUE_TABLES[name](*arguments).tolist() * 3)
-
-
-def plain_clips(cfg, dataset: TrainVideos, video: int, frames: np.ndarray, rng, erasing) -> list[torch.Tensor]:
-    """Make the clips of a video plainly: whole frames, one by one, each step in full, with the draws of the data set.
-
-    Image files are decoded by Pillow too; of videos ``frames`` are taken, as decoded.
-    """
-    record, recipe = dataset.records[video], dataset.transform
-    numbers = dataset.sampler.train(record.num_frames or len(frames), rng)
-    images = [Image.fromarray(frame) for frame in frames]
-    if os.path.isdir(record.path):
-        names = (cfg.DATA.IMAGE_TEMPLATE.format(number + cfg.DATA.FIRST_IMAGE) for number in numbers)
-        images = [Image.open(os.path.join(record.path, name)).convert("RGB") for name in names]
-    width, height = images[0].size
-    mean, std = torch.tensor([cfg.DATA.MEAN, cfg.DATA.STD])
-    clips = []
-    for _ in range(dataset.num_copies):
-        augmented = images
-        for operation in recipe.rand_augment.draw(rng, height, width) if recipe.rand_augment else ():
-            augmented = [apply_with_pillow(image, operation) for image in augmented]
-        clip = torch.from_numpy(np.stack([np.asarray(image) for image in augmented])).float() / 255  # (T, H, W, 3)
-        clip = ((clip - mean) / std).permute(3, 0, 1, 2)  # (3, T, H, W)
-        top, left, box_height, box_width = draw_crop_box(rng, height, width, recipe.area_range, recipe.aspect_range)
-        clip = clip[:, :, top : top + box_height, left : left + box_width]
-        clip = F.interpolate(clip, size=(recipe.size, recipe.size), mode="bilinear", align_corners=False)
-        clips.append(clip.flip(-1) if rng.random() < recipe.flip_prob else clip)
-    return [erasing(clip[None], rng)[0] for clip in clips]
+    return num_clips / (time.perf_counter() - started), len(loader) >= 3 * loader.num_workers
 
 
 def _use_synthetic_frames(cfg, folder: Path, size: str) -> None:

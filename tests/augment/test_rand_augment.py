@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 from PIL import Image
+from plain_pipeline import apply_with_pillow
 
-from slowfast.benchmark.loader import apply_with_pillow
 from slowfast.datasets.augment.rand_augment import INCREASING_SET, ORIGINAL_SET, RandAugment
 from slowfast.utils.errors import UserError
 

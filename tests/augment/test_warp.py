@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from PIL import Image
+from plain_pipeline import apply_with_pillow
 
-from slowfast.benchmark.loader import apply_with_pillow
 from slowfast.datasets.augment.rand_augment import GEOMETRIC, INCREASING_SET, ORIGINAL_SET, RandAugment
 from slowfast.datasets.augment.transform import draw_crop_box
 from slowfast.datasets.augment.warp import warp_clip
