@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from slowfast.config.parser import KEYS
 from slowfast.inference.exam import BLIND, CHANCE, SPEEDS
 from slowfast.synthetic.stimuli import Stimulus, StimulusSpec
 from slowfast.utils.files import replacing
@@ -172,12 +173,13 @@ def facts(certificate: Mapping[str, Any]) -> list[str]:
     """Return lines on the network, the exam and how to read the page."""
     cost, exam = certificate["cost"], certificate["exam"]
     clips = ", then ".join(f"{number:,} of {part}" for part, number in exam["training_clips"].items())
+    shown = next(iter(exam["settings"].values()))  # those that are no defaults
+    frames, side = (shown.get(key, KEYS[key].default) for key in ("DATA.NUM_FRAMES", "DATA.TRAIN_CROP_SIZE"))
     settings = "".join(f", {key} {value}" for key, value in certificate["settings"].items())
     return [
         f"{certificate['model']}{settings}: {cost['parameters']:,} parameters, {cost['gflops']:.2f} GFLOPs a clip, "
         f"trained at {cost['clips_per_sec']:.1f} clips/s a run ({cost['device']}, torch {cost['torch']}).",
-        f"Seeds {exam['seeds']}, each trained on {clips} (6 frames of 64 x 64 px), and tested on {exam['test_clips']} "
-        "clips each time.",
+        f"Seeds {exam['seeds']}, each trained on {clips} ({frames} frames of {side} x {side} px), and tested on {exam['test_clips']} clips each time.",
         "Marks: means of the seeds, 95 % Wilson intervals over the clips; black dots: single seeds of "
         f"{certificate['name']}. Eight directions, chance {CHANCE} %.",
     ]
