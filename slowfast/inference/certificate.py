@@ -179,7 +179,8 @@ def facts(certificate: Mapping[str, Any]) -> list[str]:
     return [
         f"{certificate['model']}{settings}: {cost['parameters']:,} parameters, {cost['gflops']:.2f} GFLOPs a clip, "
         f"trained at {cost['clips_per_sec']:.1f} clips/s a run ({cost['device']}, torch {cost['torch']}).",
-        f"Seeds {exam['seeds']}, each trained on {clips} ({frames} frames of {side} x {side} px), and tested on {exam['test_clips']} clips each time.",
+        f"Seeds {exam['seeds']}, each trained on {clips} ({frames} frames of {side} x {side} px), and tested on "
+        f"{exam['test_clips']} clips each time.",
         "Marks: means of the seeds, 95 % Wilson intervals over the clips; black dots: single seeds of "
         f"{certificate['name']}. Eight directions, chance {CHANCE} %.",
     ]
