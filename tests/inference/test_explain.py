@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from helpers_models import awake, tiny_model
+from helpers_models import awake, tiny_cfg, tiny_model
 from PIL import Image
 from torch import nn
 
@@ -16,6 +16,7 @@ from slowfast import load_model, sample_video
 from slowfast.inference import draw, evaluate
 from slowfast.inference.draw import visualize, write_explanation
 from slowfast.inference.explain import class_maps, enlarge, motion_fields, read_affinities
+from slowfast.inference.inputs import Inputs
 from slowfast.inference.model import VideoModel, architecture_cfg, create_model
 from slowfast.models import Model, build_model
 from slowfast.models.attention import EmimAttention
@@ -189,6 +190,16 @@ def test_report_of_an_evaluation(tmp_path):
     report = json.loads((tmp_path / "evaluation.json").read_text())
     assert {*report["maps"]} == {"cam", "gradcam", "shuffled", "noise"}
     assert {row["head"] for row in report["motion"] if row["network"] == "trained"} == {0, 1, 2, "all"}
+
+
+def test_maps_are_measured_behind_prompts_and_where_displacements_are_not():
+    on = {"VMP__ENABLE": True, "AUG__RE_PROB": 0.0, "DATA__NUM_FRAMES": 4}
+    on |= {f"DATA__{key}_CROP_SIZE": 32 for key in ("TRAIN", "TEST")}
+    cfg = tiny_cfg("Uniformer", **on)
+    model = VideoModel(build_model(cfg), cfg, None, "cpu")
+    report, lines = evaluate.evaluate(model, 2, Inputs([sample_video()], model.cfg))
+    assert report["maps"]["cam"].keys() >= {"insertion"} and np.isnan(report["maps"]["cam"]["insertion_interval"])
+    assert "VMP.ENABLE is True" in report["no_motion"] and "no errors of displacements" in lines[-1]
 
 
 class Plain(Model):
