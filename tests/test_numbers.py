@@ -83,7 +83,7 @@ def readme():
         re.findall(rf"^\| {stimulus} +\| motion +\| {displacement} +\| emim .*?\| [+]?(\S+) \[[+]?(\S+), [+](\S+)\]",
                    tables, flags=re.M)[0]
         for stimulus, displacement in (("camouflage", "0.5 to 1"), ("camouflage", "1 to 2"), ("camouflage", "2 to 3"),
-                                       ("textured", "1 to 2"))
+                                       *(("textured", speed) for speed in ("0.5 to 1", "1 to 2", "2 to 3")))
     ]  # fmt: skip
     (agreement,) = re.findall(r"atol=(\S+)\)", (ROOT / "tests/models/test_golden.py").read_text())
     return [

@@ -169,8 +169,10 @@ def claim(runs: pd.DataFrame, start: str, displacement: str) -> str | None:
     pairs = [paired(cell, "emim") for cell in cells]
     if not all(pairs):
         return None
-    gain, half, said = compared([*pairs[0], *pairs[1]], lambda a, b, c, d: (a - b) - (c - d))
-    return f"* {start}, {displacement} tokens: {gain} points, ± {half} by t, {said}"
+    found, low, high = resampled([*pairs[0], *pairs[1]], lambda a, b, c, d: (a - b) - (c - d))
+    half = np.hypot(*(half_width(pair, minus) for pair in pairs))  # of different runs, with seeds of their own
+    said = verdict((low, high), (found - half, found + half))
+    return f"* {start}, {displacement} tokens: {SIGNED.format(found, low, high)} points, ± {half:.1f} by t, {said}"
 
 
 def change_lines(runs: pd.DataFrame) -> list[dict]:
