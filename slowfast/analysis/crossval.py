@@ -18,6 +18,7 @@ import pandas as pd
 
 from slowfast.analysis.scores import combine, compare, rescore
 from slowfast.analysis.study import Run, Study, build_study, is_finished
+from slowfast.datasets.build import build_dataset
 from slowfast.datasets.manifest import read_manifest
 from slowfast.utils.errors import UserError
 from slowfast.utils.files import make_folder, replacing
@@ -96,14 +97,13 @@ def build_arms(
 
 def check_lists(arms: Sequence[Arm]) -> None:
     """Refuse tests of other videos or labels than the lists of the folds have now."""
+    from slowfast.engine.test import are_of  # torch takes seconds, for which a wrong key need not wait
+
     for run in (run for arm in arms for run in arm.runs.values()):
-        path, data = os.path.join(run.folder, SCORES), run.cfg.DATA
-        if os.path.isfile(path) and not data.EXCLUDE_FILE:
-            listed = os.path.join(data.PATH_TO_DATA_DIR, data.LABEL_PATH_TEMPLATE.format("val"))
-            records, tested = read_manifest(listed, data.PATH_TO_DATA_DIR, data.SOURCE, 0), load_scores(path)
-            if {r.name: r.label for r in records} != dict(zip(tested.videos.tolist(), tested.labels.tolist())):
-                problem = f"was trained and tested on other videos or labels than those of {listed}"
-                raise UserError(f"{run.folder} {problem}: choose another --out, or remove that folder")
+        path = os.path.join(run.folder, SCORES)
+        if os.path.isfile(path) and not are_of(path, build_dataset(run.cfg, "test")):
+            problem = f"was trained and tested on other videos or labels than {run.cfg.DATA.PATH_TO_DATA_DIR} lists"
+            raise UserError(f"{run.folder} {problem}: choose another --out, or remove that folder")
 
 
 def as_study(arms: Sequence[Arm], out: str) -> Study:

@@ -174,14 +174,14 @@ def is_tested(cfg, process: Process) -> bool:
         and (results["checkpoint"], results["config"]) == (path, cfg.dump())
         and results["checkpoint_time"] == os.path.getmtime(path)
         and os.path.isfile(scores)
-        and _are_of(scores, build_dataset(cfg, "test"))
+        and are_of(scores, build_dataset(cfg, "test"))
     )
     if found and process.is_main:
         logger.info("already tested: %s", summary_line(results))
     return found
 
 
-def _are_of(scores: str, dataset: VideoDataset) -> bool:
+def are_of(scores: str, dataset: VideoDataset) -> bool:
     """Return whether a score file has the videos and labels of a list."""
     with np.load(scores) as file:
         same_videos = file["videos"].tolist() == [record.name for record in dataset.records]

@@ -220,7 +220,7 @@ def load_model(source: str | os.PathLike, device: str = "auto") -> VideoModel:
     if os.path.isdir(source) or source.endswith((".yaml", ".yml")):
         folder, _ = find_run(source, "a model")
         cfg = _run_cfg(folder)
-        return _load_file(checkpoint_to_test(folder, "", cfg.TEST.CHECKPOINT), device, cfg=cfg)
+        return _load_file(checkpoint_to_test(folder, "", cfg.TEST.CHECKPOINT if cfg else "best"), device, cfg=cfg)
     if not os.path.isfile(source):
         known = ", ".join([*PACKAGED, *ZOO])
         raise UserError(f"there is no model {source!r}: neither a file or folder there is, nor one of {known}")
@@ -267,14 +267,12 @@ def _cfg(keys: dict[str, Any]) -> CfgNode:
     return cfg
 
 
-def _run_cfg(folder: str) -> CfgNode:
-    """Return the settings of what a run did last, training or test, or else of its newest checkpoint."""
+def _run_cfg(folder: str) -> CfgNode | None:
+    """Return the settings of what a run did last, training or test; None where they did not come with it."""
     cfg, path = get_cfg(), os.path.join(folder, "config.yaml")
-    if os.path.isfile(path):
-        cfg.merge_from_file(path)
-    else:
-        path = checkpoint_to_test(folder, "", "best")
-        cfg.merge_from_text(read_checkpoint(path)["cfg"], path)
+    if not os.path.isfile(path):
+        return None
+    cfg.merge_from_file(path)
     return cfg
 
 

@@ -104,9 +104,10 @@ def _warn_about_lists(datasets: dict[str, Dataset], num_classes: int, expected: 
     for first, second in itertools.combinations(labels, 2):
         if shared := labels[first].keys() & labels[second].keys():
             logger.warning("%d videos are both in %s and in %s, such as %s", len(shared), first, second, min(shared))
-    for path in sorted(set().union(*labels.values())):
-        if len(found := set().union(*(own.get(path, ()) for own in labels.values()))) > 1:
-            logger.warning("%s has several labels: %s", path, ", ".join(map(str, sorted(found))))
+    paths = sorted(set().union(*labels.values()))
+    several = [path for path in paths if len(set().union(*(own.get(path, ()) for own in labels.values()))) > 1]
+    if several:
+        logger.warning("%d videos stand there with different labels, such as %s", len(several), several[0])
     sentence, is_known = describe_class_order(datasets["train"].class_names or [])
     if sentence:
         logger.log(logging.INFO if is_known else logging.WARNING, "class names %s", sentence)

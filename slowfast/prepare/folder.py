@@ -127,7 +127,7 @@ def _refuse_other_classes(root: Path, names: list[str], lists: Collection[str]) 
     """Refuse a folder in which lists of an earlier call would stay, whose labels are of other class names."""
     classes = root / "classes.txt"
     if classes.exists() and read_text(classes).splitlines() != names:
-        found = sorted(root.glob("*/train.*"))
+        found = sorted([*root.glob("*/train.csv"), *root.glob("*/train.txt")])
         if others := [path for path in found if path.relative_to(root).with_suffix("").as_posix() not in lists]:
             problem = "has the labels of other classes, those of an earlier call"
             raise UserError(f"{others[0]} {problem}: delete such folders, or choose another --out")
