@@ -69,10 +69,9 @@ def readme():
         comparison = {row["config"]: row for row in csv.DictReader(file)}
     motion = [f"{float(comparison[arm][key]):.1f}" for arm in ("emim", "joint") for key in ("top1", "top1_plus_minus")]
     filmed = (ROOT / "exp/filmed/README.md").read_text(encoding="utf-8")
-    folds = results_of("egogestar")["emim_pretrained"]
-    turned = results_of("egogestar_order")["emim_pretrained"]["turned"]
+    folds = results_of("egogestar")
     (middle,) = re.findall(r"^\| the middle one alone \| (\S+) ", filmed, flags=re.M)
-    unseen = read_table("shots")[0]
+    unseen, unseen_joint = (row for row in read_table("shots") if row["shots"] == "0")
     exam = {one["name"]: one for one in read_references()}
     trained = sum(exam["emim"]["exam"]["training_clips"].values())
     seen = [[f"{exam[name]['tests'][test]['percent']:.1f}" for name in ("emim", "joint", "r2plus1d")]
@@ -95,8 +94,10 @@ def readme():
         f"{StimulusSpec().num_train * load_cfg(str(ROOT / 'configs/_base_/comparators.yaml')).SOLVER.MAX_EPOCH:,}",
         *(f"{trained:,}", f"{BLIND:.1f}", *seen[0], *seen[1]),
         *(f"{float(best[key]):.1f}" for key in ("top1", "low", "high")),
-        *(f"{float(figure):.1f}" for figure in (folds["top1"], folds["low"], folds["high"], turned)),
-        *(f"{float(unseen[key]):.1f}" for key in ("top1", "low", "high", "turned")),
+        *(f"{float(folds[arm][key]):.1f}" for arm in ("r2plus1d", "emim", "joint") for key in ("top1", "low", "high")),
+        f"{float(folds['frames']['top1']):.1f}",
+        *(f"{float(one[key]):.1f}" for one in (unseen, unseen_joint) for key in ("top1", "low", "high")),
+        f"{float(unseen['turned']):.1f}",
         middle,
         *(figure for line in study for figure in line),
         *table,
@@ -167,7 +168,7 @@ def test_the_page_of_filmed_actions_states_its_tables():
     for row, shares in read("egogestar_order", "right", "turned", "kept"):
         assert f"| `{row['config']}` | {' | '.join(shares)} |" in page
     for row, shares in read("shots", "top1", "turned", "kept"):
-        assert f"| {row['shots']} | {row['right']} | {' | '.join(shares)} |" in page
+        assert f"| `{row['config']}` | {row['shots']} | {row['right']} | {' | '.join(shares)} |" in page
 
 
 def test_figures_of_the_small_model_are_of_the_file_in_the_package():
